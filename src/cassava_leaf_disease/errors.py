@@ -1,0 +1,84 @@
+"""The error tree: each kind owns its exit code and its HTTP status.
+
+A message says what was seen, what was expected, and what to type.
+"""
+
+from typing import ClassVar
+
+
+class CassavaError(Exception):
+    """Any failure that the user can be told about in one line; raise a subclass."""
+
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+
+
+class ConfigError(CassavaError):
+    """A wrong command, key or value, found before any work is done."""
+
+    exit_code = 2
+    http_status = 400
+
+
+class DataError(CassavaError):
+    """A data set or a table that is missing, incomplete or contradicts itself."""
+
+    exit_code = 2
+    http_status = 422
+
+
+class ImageError(CassavaError):
+    """A photo that cannot be used; raise one of the three kinds below."""
+
+    exit_code = 2
+    http_status = 422
+
+
+class UnsupportedImageError(ImageError):
+    """The bytes are no JPEG and no PNG (judged by content, not by name)."""
+
+    http_status = 415
+
+
+class ImageTooLargeError(ImageError):
+    """More bytes or more pixels than the limits allow."""
+
+    http_status = 413
+
+
+class CorruptImageError(ImageError):
+    """A JPEG or PNG that is empty, truncated or damaged, or that holds several frames."""
+
+
+class CheckpointError(CassavaError):
+    """A model file that is missing, damaged, foreign, or made for something else."""
+
+    exit_code = 2
+    http_status = 503
+
+
+class WeightsError(CassavaError):
+    """Starting weights that cannot be fetched or do not fit the backbone."""
+
+    exit_code = 2
+
+
+class DeviceError(CassavaError):
+    """A device that was asked for and is not there."""
+
+    exit_code = 2
+
+
+class StorageError(CassavaError):
+    """A file that could not be fetched from, or put to, another machine."""
+
+    http_status = 502
+
+
+class MissingDependencyError(CassavaError):
+    """An optional library that the command needs is not installed."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} is not installed; type: pip install 'cassava-leaf-disease[{extra}]'")
