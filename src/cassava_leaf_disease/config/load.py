@@ -1,21 +1,42 @@
-"""From Hydra's composed configuration to the typed, frozen one; every mistake becomes one clear line."""
+"""From the command line's overrides to the typed, frozen configuration; a mistake becomes one clear line."""
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from cassava_leaf_disease.config.explain import (
+    accepted_keys,
+    accepts_text,
+    explain_missing_choice,
+    explain_override,
+    explain_validation,
+    group_choices,
+)
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-    from pydantic_core import ErrorDetails
+
+__all__ = [
+    "CONFIG_MODULE",
+    "accepted_keys",
+    "config_as_yaml",
+    "hydra_errors_in_one_line",
+    "load_config",
+    "parse_config",
+    "quote_free_text",
+    "quoted",
+]
 
 CONFIG_MODULE = "cassava_leaf_disease.config"
+_WRITTEN_AS_GRAMMAR = re.compile(
+    r"""\s*(['"\[{]|\$\{|(choice|range|interval|glob|sort|shuffle|tag|str|int|float|bool)\()"""
+)
 
 
 def load_config(overrides: Sequence[str] = ()) -> AppConfig:
@@ -29,15 +50,14 @@ def load_config(overrides: Sequence[str] = ()) -> AppConfig:
 
     GlobalHydra.instance().clear()
     with hydra_errors_in_one_line(), initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-        composed = compose("config", overrides=list(overrides))
-        return parse_config(composed)
+        return parse_config(compose("config", overrides=quote_free_text(overrides)))
 
 
 def parse_config(composed: "DictConfig") -> AppConfig:
     """Checks a composed configuration and freezes it.
 
     Raises:
-        ConfigError: Names the key, the value seen and what is accepted.
+        ConfigError: One line for each wrong key: the value seen, what is accepted, what to type.
     """
     from omegaconf import OmegaConf
 
@@ -46,7 +66,10 @@ def parse_config(composed: "DictConfig") -> AppConfig:
     try:
         return AppConfig.model_validate(plain)
     except ValidationError as error:
-        raise ConfigError("; ".join(_describe(detail) for detail in _most_specific(error.errors()))) from None
+        settings = plain if isinstance(plain, dict) else {}
+        raise ConfigError(
+            explain_validation(error, {str(key): value for key, value in settings.items()})
+        ) from None
 
 
 def config_as_yaml(config: AppConfig) -> str:
@@ -55,6 +78,22 @@ def config_as_yaml(config: AppConfig) -> str:
 
     text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     return text
+
+
+def quote_free_text(overrides: Sequence[str]) -> list[str]:
+    """Quotes values of paths and other free text that Hydra's grammar would refuse or read as a number.
+
+    `infer.image_path=leaf (1).jpg` and `logger.run_name=007` mean what they say. Lists, quoted values and
+    functions of the grammar stay as they are, and so does what holds a comma: that may be a sweep.
+    """
+    return [_quote(override) for override in overrides]
+
+
+def quoted(text: str) -> str:
+    """Text that Hydra's grammar reads back as it is, commas and brackets included."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 @contextmanager
@@ -66,70 +105,30 @@ def hydra_errors_in_one_line() -> Iterator[None]:
     try:
         yield
     except MissingConfigException as error:
-        raise ConfigError(_describe_missing_choice(str(error))) from None
+        raise ConfigError(explain_missing_choice(error)) from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_describe_override(str(error), str(error.__cause__ or ""))) from None
+        raise ConfigError(explain_override(error)) from None
 
 
-def accepted_keys(model: type[BaseModel] = AppConfig, prefix: str = "") -> list[str]:
-    """All dotted keys of the schema."""
-    keys: list[str] = []
-    for name, field in model.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            keys.extend(accepted_keys(annotation, f"{prefix}{name}."))
-        else:
-            keys.append(f"{prefix}{name}")
-    return keys
+def _quote(override: str) -> str:
+    key, equals, value = override.partition("=")
+    name = key.lstrip("+")
+    if not equals or name not in _free_text_keys() or "," in value or _WRITTEN_AS_GRAMMAR.match(value):
+        return override
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        understood = OverridesParser.create().parse_override(override).value()
+    except HydraException:
+        as_typed = False
+    else:
+        as_typed = isinstance(understood, str) or (
+            name not in group_choices() and isinstance(understood, bool | None)
+        )
+    return override if as_typed else f"{key}={quoted(value)}"
 
 
-def _describe_missing_choice(message: str) -> str:
-    group, _, choice = (re.search(r"'([^']+)'", message) or ["", ""])[1].rpartition("/")
-    options = re.findall(r"^\t(\S+)$", message, flags=re.MULTILINE)
-    if group and options:
-        return f"{group}={choice}: no such choice; accepted: {', '.join(options)}"
-    return _first_line(message)
-
-
-def _describe_override(message: str, cause: str) -> str:
-    key = re.search(r"Could not override '([^']+)'", message)
-    if key:
-        wrong = key[1]
-        close = difflib.get_close_matches(wrong, accepted_keys(), n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else "`cassava train --cfg job` prints every key"
-        return f"{wrong}: no such key; {hint}"
-    group = re.search(r"Could not find '([^']+)'", message)
-    if group:
-        return _describe_missing_choice(message)
-    return " ".join(part for part in (_first_line(message), _first_line(cause)) if part)
-
-
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0].strip() if text.strip() else ""
-
-
-def _most_specific(errors: "list[ErrorDetails]") -> "list[ErrorDetails]":
-    """One error a key: a union reports each of its members, the user wants the key once."""
-    by_key: dict[str, ErrorDetails] = {}
-    for detail in errors:
-        by_key.setdefault(_key(detail), detail)
-    return list(by_key.values())
-
-
-def _key(detail: "ErrorDetails") -> str:
-    known = accepted_keys()
-    dotted = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        return dotted
-    return max((key for key in known if dotted == key or dotted.startswith(f"{key}.")), key=len, default=dotted)
-
-
-def _describe(detail: "ErrorDetails") -> str:
-    key = _key(detail)
-    if detail["type"] == "extra_forbidden":
-        return f"{key}: no such key"
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "value_error":
-        return f"{key}: {message}"
-    seen: Any = detail["input"]
-    return f"{key}={seen}: {message[0].lower()}{message[1:]}"
+@cache
+def _free_text_keys() -> frozenset[str]:
+    return frozenset([*filter(accepts_text, accepted_keys()), *group_choices()])

@@ -10,7 +10,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from cassava_leaf_disease.paths import resolve
 
-AbsolutePath = Annotated[Path, BeforeValidator(lambda value: resolve(value) if isinstance(value, str | Path) else value)]
+
+def _resolved(value: object) -> object:
+    if value == "":
+        raise ValueError("an empty path")  # most often a shell variable that is not set
+    return resolve(value) if isinstance(value, str | Path) else value
+
+
+AbsolutePath = Annotated[Path, BeforeValidator(_resolved)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Weighting = Literal["none", "sqrt_inverse", "inverse"]
@@ -60,10 +67,16 @@ class SplitConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.fold_index >= self.folds:
-            msg = f"fold_index={self.fold_index} is outside 0..{self.folds - 1} (folds={self.folds})"
+            msg = (
+                f"data.split.fold_index={self.fold_index}: expected a whole number from 0 to "
+                f"{self.folds - 1}, since data.split.folds={self.folds}"
+            )
             raise ValueError(msg)
         if self.strategy == "holdout" and self.val_size + self.test_size >= 1:
-            msg = f"val_size={self.val_size} and test_size={self.test_size} leave nothing to train on; their sum must stay below 1"
+            msg = (
+                f"data.split.val_size={self.val_size} data.split.test_size={self.test_size}: nothing is left "
+                "to train on; expected a sum below 1, for example 0.1 and 0.15"
+            )
             raise ValueError(msg)
         return self
 
@@ -105,7 +118,10 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.unfreeze_epoch is not None and not self.freeze_backbone:
-            msg = "unfreeze_epoch is set but freeze_backbone is false; type model.freeze_backbone=true or model.unfreeze_epoch=null"
+            msg = (
+                f"model.unfreeze_epoch={self.unfreeze_epoch}: nothing is frozen; "
+                "type model.freeze_backbone=true or model.unfreeze_epoch=null"
+            )
             raise ValueError(msg)
         return self
 
@@ -120,7 +136,7 @@ class CropConfig(Section):
     def _check(self) -> Self:
         for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
             if not 0 < low <= high:
-                msg = f"{name}=[{low}, {high}] must rise and stay above 0"
+                msg = f"augment.crop.{name}=[{low},{high}]: expected two rising numbers above 0"
                 raise ValueError(msg)
         return self
 
@@ -256,7 +272,9 @@ class TrainConfig(Section):
     precision: Literal["auto", "32", "16-mixed", "bf16-mixed"]
     num_workers: Literal["auto"] | Annotated[int, Field(ge=0, le=256)]
     save_checkpoints: bool
-    max_time: str | None = Field(pattern=r"^\d{2,}:\d{2}:\d{2}:\d{2}$")
+    max_time: str | None = Field(
+        pattern=r"^\d{2,}:\d{2}:\d{2}:\d{2}$", description="DD:HH:MM:SS, such as 00:01:30:00, or null"
+    )
     seed: int = Field(ge=0, lt=2**32)
     resume: bool | AbsolutePath
     early_stopping: EarlyStoppingConfig
@@ -279,9 +297,11 @@ class LoggerConfig(Section):
 class InferConfig(Section):
     """Which photos, which model, which device."""
 
-    image_path: AbsolutePath | tuple[AbsolutePath, ...] | None
+    image_path: AbsolutePath | tuple[AbsolutePath, ...] | None = Field(
+        description="a path, a list of paths such as [a.jpg,b.jpg], or null"
+    )
     checkpoint_path: AbsolutePath | None
-    checkpoint_s3_uri: str | None = Field(pattern=r"^s3://[^/]+/.+")
+    checkpoint_s3_uri: str | None = Field(pattern=r"^s3://[^/]+/.+", description="s3://bucket/key or null")
     device: Literal["auto", "cpu", "cuda"]
     top_k: int = Field(ge=1, le=5)
     max_image_bytes: int = Field(ge=1024)

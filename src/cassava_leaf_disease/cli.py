@@ -1,0 +1,269 @@
+"""The Hydra door: `cassava COMMAND key=value …`, with Hydra's own multirun, `--cfg` and `--info`.
+
+Hydra parses, composes and sweeps; the commands themselves run after it has finished. So every job of a sweep
+is checked before the first one starts, and no global state of Hydra is alive while a command works.
+"""
+
+import contextlib
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from cassava_leaf_disease import __version__
+from cassava_leaf_disease.commands import (
+    COMMANDS,
+    EXIT_INTERRUPTED,
+    PLANNED,
+    Command,
+    find_command,
+    guarded,
+    run_workflow,
+    write_result,
+    write_stdout,
+)
+from cassava_leaf_disease.errors import ConfigError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from omegaconf import DictConfig
+
+    from cassava_leaf_disease.config.schema import AppConfig
+
+# Hydra would log its launches to stdout and write a log file; the door tells about jobs itself.
+_QUIET_HYDRA = ("hydra/hydra_logging=none", "hydra/job_logging=none")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One composed run of a command: the overrides that are its own, and the settings they lead to."""
+
+    overrides: tuple[str, ...]
+    settings: "DictConfig"
+    multirun: bool
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line (default: the process's own) and returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: _dispatch(words))
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        return write_stdout(_overview())
+    if "--version" in words:
+        return write_stdout(f"cassava {__version__}\n")
+    if words[0].startswith("-") or "=" in words[0]:
+        raise ConfigError(
+            f"{words[0]}: the command comes first: cassava COMMAND key=value; commands: {', '.join(COMMANDS)}"
+        )
+    name, command = find_command(words[0])
+    if "-h" in words or "--help" in words:
+        return write_stdout(_command_help(name, command))
+    return _run(command, words[1:])
+
+
+def _run(command: Command, words: list[str]) -> int:
+    from cassava_leaf_disease.log import configure_logging
+
+    args = _parse_flags(words)
+    jobs = _compose_jobs(words, args)
+    if args.cfg or args.info or args.hydra_help or args.shell_completion:
+        return 0
+    if not jobs:
+        raise ConfigError("no job ran in this process; hydra/launcher must stay basic")
+    configs = _check_all(jobs)
+    configure_logging()
+    if not jobs[0].multirun:
+        return write_result(run_workflow(command, configs[0]))
+    return _run_one_by_one(command, jobs, configs)
+
+
+def _run_one_by_one(command: Command, jobs: Sequence[Job], configs: Sequence["AppConfig"]) -> int:
+    """All jobs of a sweep; one array with the answer of each, null for one that failed."""
+    results: list[object] = []
+    exit_code = 0
+    for number, (job, config) in enumerate(zip(jobs, configs, strict=True), start=1):
+        sys.stderr.write(f"job {number} of {len(jobs)}: {' '.join(job.overrides)}\n")
+
+        def run(config: "AppConfig" = config) -> int:
+            results.append(run_workflow(command, config))
+            return 0
+
+        failure = guarded(run)
+        if failure == EXIT_INTERRUPTED:
+            return failure
+        if failure:
+            results.append(None)
+            exit_code = exit_code or failure
+    return write_result(results) or exit_code
+
+
+def _check_all(jobs: Sequence[Job]) -> list["AppConfig"]:
+    from cassava_leaf_disease.config.load import parse_config
+
+    configs: list[AppConfig] = []
+    mistakes: dict[str, None] = {}
+    for job in jobs:
+        try:
+            configs.append(parse_config(job.settings))
+        except ConfigError as error:
+            mistakes.update(dict.fromkeys(str(error).splitlines()))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return configs
+
+
+def _parse_flags(words: Sequence[str]) -> "Namespace":
+    from hydra._internal.utils import get_args_parser  # what hydra.main itself parses with
+
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; this door takes key=value, `cassava-fire` takes named flags")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    args = parser.parse_intermixed_args(list(words))
+    if args.experimental_rerun:
+        raise ConfigError("--experimental-rerun is not supported: it would load a pickle")
+    return args
+
+
+def _compose_jobs(words: Sequence[str], args: "Namespace") -> list[Job]:
+    """Lets hydra.main work with the command line, and collects what it would run."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    from cassava_leaf_disease.config.load import (
+        CONFIG_MODULE,
+        hydra_errors_in_one_line,
+        quote_free_text,
+        quoted,
+    )
+
+    jobs: list[Job] = []
+
+    def collect(settings: "DictConfig") -> None:
+        about = HydraConfig.get()
+        overrides: Any = OmegaConf.to_container(about.overrides.task, resolve=False)
+        jobs.append(Job(tuple(overrides), settings, multirun=about.mode == RunMode.MULTIRUN))
+
+    entry = hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name="config", version_base="1.3")(
+        collect
+    )
+    flags = [word for word in words if word not in args.overrides]
+    # The commands make their own run folders: what Hydra makes for a sweep goes away with a temporary folder.
+    with tempfile.TemporaryDirectory(prefix="cassava-sweep-") as folder, hydra_errors_in_one_line():
+        quiet = [*_QUIET_HYDRA, f"hydra.sweep.dir={quoted(folder)}"]
+        arguments = [*flags, *([] if args.cfg else quiet), *quote_free_text(args.overrides)]
+        with _hydra_surroundings(arguments):
+            _call_hydra(entry)
+    return jobs
+
+
+def _call_hydra(entry: Callable[[], None]) -> None:
+    try:
+        entry()
+    except SystemExit as end:  # --help and the like
+        if end.code:
+            raise
+    except (
+        ValueError,
+        AssertionError,
+    ) as error:  # Hydra's own, about flags or a group: no command has run yet
+        raise ConfigError(str(error).strip().splitlines()[0]) from None
+
+
+@contextlib.contextmanager
+def _hydra_surroundings(arguments: Sequence[str]) -> Iterator[None]:
+    """What hydra.main reads from the process while it works; HYDRA_FULL_ERROR lets it raise, not print."""
+    argv, full_error, root = sys.argv, os.environ.get("HYDRA_FULL_ERROR"), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    sys.argv = ["cassava", *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        root.handlers[:] = handlers  # --info adds one
+        root.setLevel(level)
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def _overview() -> str:
+    commands = "\n".join(f"  {name:<10}{command.summary}" for name, command in COMMANDS.items())
+    return f"""CassavaVision {__version__}: photos of cassava leaves in, a trustworthy diagnosis out.
+
+usage: cassava COMMAND [key=value ...]
+
+commands:
+{commands}
+
+not in this version yet: {", ".join(PLANNED)}
+
+  cassava COMMAND --help      the keys of a command, with examples
+  cassava COMMAND --cfg job   every key, as the command would see it
+  cassava COMMAND -m a=1,2    several values, one run after another
+
+The result is one JSON document on stdout; logs and progress go to stderr.
+`cassava-fire` takes the same commands with named flags.
+"""
+
+
+def _command_help(name: str, command: Command) -> str:
+    examples = "\n".join(f"  {example}" for example in command.examples)
+    return f"""cassava {name}: {command.summary}
+
+usage: cassava {name} [key=value ...] [-m] [--cfg job] [--config-dir FOLDER]
+
+keys and their defaults:
+{_keys_text(command.sections)}
+
+groups, each a set of keys (group=choice):
+{_groups_text()}
+
+examples:
+{examples}
+
+`cassava {name} --cfg job` prints every key; `--hydra-help` tells about Hydra's own flags.
+"""
+
+
+def _keys_text(sections: Sequence[str]) -> str:
+    """The keys of sections of config.yaml as they are typed, with the comments that stand beside them."""
+    from importlib.resources import files
+
+    lines = (files("cassava_leaf_disease.config") / "config.yaml").read_text(encoding="utf-8").splitlines()
+    typed: dict[str, list[str]] = {section: [] for section in sections}
+    path: list[str] = []
+    for line in lines:
+        found = re.match(r"( *)(\w+):\s*([^#]*?)\s*(?:# (.*))?$", line)
+        if not found:
+            continue
+        indent, name, value, comment = found.groups()
+        path = [*path[: len(indent) // 2], name]
+        if path[0] in typed and value:
+            key = f"{'.'.join(path)}={value}"
+            typed[path[0]].append(f"  {key:<36}{comment or ''}".rstrip())
+    return "\n".join(line for section in sections for line in typed[section])
+
+
+def _groups_text() -> str:
+    from cassava_leaf_disease.config.explain import group_choices
+
+    return "\n".join(f"  {group}={'|'.join(choices)}" for group, choices in group_choices().items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

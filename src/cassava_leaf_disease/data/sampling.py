@@ -1,0 +1,82 @@
+"""In which order and how often training photos are drawn, and how much each class weighs in the loss."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Sampler
+
+from cassava_leaf_disease.config.schema import Weighting
+from cassava_leaf_disease.domain import NUM_CLASSES
+
+SampleKey = tuple[int, int]  # (index of the photo, seed of its random changes)
+
+Labels = Sequence[int] | npt.NDArray[np.int64]
+
+_EXPONENTS = {"none": 0.0, "sqrt_inverse": -0.5, "inverse": -1.0}
+
+
+def class_weights(
+    labels: Labels, weighting: Weighting, num_classes: int = NUM_CLASSES
+) -> npt.NDArray[np.float32]:
+    """A weight for each class, (C,) float32: its frequency to the power 0, -1/2 or -1.
+
+    The mean over the samples is 1, so that the size of the loss does not change; a class without
+    samples weighs 0.
+    """
+    counts = np.bincount(np.asarray(labels, dtype=np.int64), minlength=num_classes).astype(np.float64)
+    weights = np.power(np.maximum(counts, 1.0), _EXPONENTS[weighting]) * (counts > 0)
+    scale = counts.sum() / (weights * counts).sum()
+    return np.asarray(weights * scale, np.float32)
+
+
+class EpochSampler(Sampler[SampleKey]):
+    """Draws (index, seed) for one epoch; both depend only on the seed, the epoch and the position.
+
+    With weighting "none" every photo comes once; otherwise as many photos are drawn with replacement, by
+    the weights of their classes. Several ranks share one epoch: position p goes to rank p modulo
+    `num_replicas`, and the first positions come again at the end where the number does not divide.
+    """
+
+    def __init__(  # noqa: PLR0913 # the epoch's recipe, and this rank's place in it
+        self,
+        labels: Labels,
+        weighting: Weighting,
+        seed: int,
+        *,
+        shuffle: bool = True,
+        num_replicas: int = 1,
+        rank: int = 0,
+    ) -> None:
+        if not 0 <= rank < num_replicas:
+            raise ValueError(f"rank {rank} is outside 0..{num_replicas - 1}")
+        self._labels = np.asarray(labels, dtype=np.int64)
+        self._weighting: Weighting = weighting
+        self._seed = seed
+        self._shuffle = shuffle
+        self._num_replicas = num_replicas
+        self._rank = rank
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the next iteration draws; the trainer calls it before each one."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._labels) / self._num_replicas)
+
+    def __iter__(self) -> Iterator[SampleKey]:
+        rng = np.random.default_rng((self._seed, self._epoch))
+        indices = self._draw(rng)
+        seeds = rng.integers(0, 2**32, size=len(indices), dtype=np.int64)
+        for position in range(self._rank, len(self) * self._num_replicas, self._num_replicas):
+            wrapped = position % len(indices)
+            yield int(indices[wrapped]), int(seeds[wrapped])
+
+    def _draw(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        count = len(self._labels)
+        if self._weighting != "none":
+            weights = class_weights(self._labels, self._weighting)[self._labels].astype(np.float64)
+            return rng.choice(count, size=count, replace=True, p=weights / weights.sum())
+        return rng.permutation(count) if self._shuffle else np.arange(count)

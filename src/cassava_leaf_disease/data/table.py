@@ -1,0 +1,169 @@
+"""The table of labelled photos, checked while it is read: what it lets through can be trained on."""
+
+import csv
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from cassava_leaf_disease.domain import NUM_CLASSES
+from cassava_leaf_disease.errors import DataError
+
+COLUMNS = ("image_id", "label")
+NAMED_AT_MOST = 5
+
+_WANTED = f"labels are whole numbers from 0 to {NUM_CLASSES - 1}"
+_LABEL = re.compile(r"[0-9]+")
+_UNSAFE_IN_NAME = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
+
+
+@dataclass(frozen=True, slots=True)
+class LabeledPhoto:
+    """One row: the file's name, its class id in 0..4, and where the file lies."""
+
+    image_id: str
+    label: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    line: int
+    image_id: str
+    label: str
+
+
+def read_kaggle(data_dir: Path) -> tuple[LabeledPhoto, ...]:
+    """The photos of a folder in the Kaggle layout: `train.csv` and `train_images/`, sorted by image_id.
+
+    Raises:
+        DataError: The folder is missing or no such layout, or the table is wrong (see `read_table`).
+    """
+    csv_path, images_dir = data_dir / "train.csv", data_dir / "train_images"
+    missing = next((path for path in (data_dir, csv_path, images_dir) if not path.exists()), None)
+    if missing is not None:
+        raise DataError(
+            f"no photos: {missing} is missing; expected train.csv and train_images/ in "
+            f"paths.data_dir={data_dir}; type paths.data_dir=FOLDER, or get the photos with "
+            "`cassava download-data`, or train on drawn leaves with data.synthetic.enabled=true"
+        )
+    return read_table(csv_path, images_dir)
+
+
+def read_table(csv_path: Path, images_dir: Path) -> tuple[LabeledPhoto, ...]:
+    """The rows of a `train.csv`-like table whose photos lie in `images_dir`, sorted by image_id.
+
+    The table needs the columns `image_id` and `label`; others are ignored. Every row needs a label: an
+    empty one is an error, so that no photo drops out of a measurement unseen.
+
+    Raises:
+        DataError: Names the table, the lines or files in question and what to do about them.
+    """
+    if not csv_path.is_file():
+        raise DataError(f"no table: {csv_path} is missing or no file; expected a CSV file with {_header()}")
+    if not images_dir.is_dir():
+        raise DataError(
+            f"no photos: {images_dir} is missing or no folder; expected the photos that {csv_path} names"
+        )
+    rows = _read_rows(csv_path)
+    _check_labels(csv_path, rows)
+    _check_names(csv_path, rows)
+    _check_duplicates(csv_path, rows)
+    _check_files(csv_path, images_dir, rows)
+    photos = (LabeledPhoto(row.image_id, int(row.label), images_dir / row.image_id) for row in rows)
+    return tuple(sorted(photos, key=lambda photo: photo.image_id))
+
+
+def name_some(names: Sequence[str]) -> str:
+    """The first few names and how many more there are: `a, b, c, d, e and 7 more`."""
+    shown = ", ".join(names[:NAMED_AT_MOST])
+    return f"{shown} and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else shown
+
+
+def _header() -> str:
+    return f"the columns {','.join(COLUMNS)}"
+
+
+def _read_rows(csv_path: Path) -> list[_Row]:
+    try:
+        with csv_path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(_rows(csv_path, file))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{csv_path} is no UTF-8 text (byte {error.start}); save it as CSV in UTF-8"
+        ) from None
+    except csv.Error as error:
+        raise DataError(f"{csv_path} is no readable CSV: {error}; expected {_header()}") from None
+    except OSError as error:
+        raise DataError(f"{csv_path} cannot be read: {error.strerror}") from None
+    if not rows:
+        raise DataError(f"{csv_path} holds no photos: there is no row below its header")
+    return rows
+
+
+def _rows(csv_path: Path, file: TextIO) -> Iterator[_Row]:
+    reader = csv.DictReader(file, skipinitialspace=True)
+    columns = [name.strip() for name in reader.fieldnames or []]
+    reader.fieldnames = columns
+    if absent := [name for name in COLUMNS if name not in columns]:
+        seen = ",".join(columns) or "nothing"
+        raise DataError(
+            f"{csv_path} has no column {' and no column '.join(absent)}: seen {seen}, expected {_header()}"
+        )
+    for values in reader:
+        cells: Mapping[str, str | None] = values
+        yield _Row(reader.line_num, *((cells[name] or "").strip() for name in COLUMNS))
+
+
+def _check_labels(csv_path: Path, rows: Iterable[_Row]) -> None:
+    wrong = [row for row in rows if not (_LABEL.fullmatch(row.label) and int(row.label) < NUM_CLASSES)]
+    if wrong:
+        shown = [f"line {row.line} ({row.image_id}: {row.label or 'no label'})" for row in wrong]
+        raise DataError(
+            f"{csv_path}: {_WANTED}; {len(wrong)} of the rows have another one: {name_some(shown)}; "
+            "mend or remove them"
+        )
+
+
+def _check_names(csv_path: Path, rows: Iterable[_Row]) -> None:
+    wrong = [row for row in rows if row.image_id in {"", ".", ".."} or _UNSAFE_IN_NAME.search(row.image_id)]
+    if wrong:
+        shown = [f"line {row.line} ({row.image_id!r})" for row in wrong]
+        raise DataError(
+            f"{csv_path}: an image_id is the plain name of a file, such as 1000015157.jpg, without folders; "
+            f"{len(wrong)} are not: {name_some(shown)}"
+        )
+
+
+def _check_duplicates(csv_path: Path, rows: Iterable[_Row]) -> None:
+    labels: dict[str, list[str]] = {}
+    for row in rows:
+        labels.setdefault(row.image_id, []).append(row.label)
+    repeated = {image_id: seen for image_id, seen in labels.items() if len(seen) > 1}
+    if not repeated:
+        return
+    conflicting = [
+        f"{name} (labels {', '.join(seen)})" for name, seen in repeated.items() if len(set(seen)) > 1
+    ]
+    same = [name for name, seen in repeated.items() if len(set(seen)) == 1]
+    found = []
+    if conflicting:
+        found.append(f"{len(conflicting)} with labels that contradict each other: {name_some(conflicting)}")
+    if same:
+        found.append(f"{len(same)} with one and the same label: {name_some(same)}")
+    raise DataError(
+        f"{csv_path}: every image_id may stand there once; repeated: {'; '.join(found)}; keep one row of each"
+    )
+
+
+def _check_files(csv_path: Path, images_dir: Path, rows: Sequence[_Row]) -> None:
+    with os.scandir(images_dir) as entries:  # one listing instead of a stat for each of 21,000 photos
+        present = {entry.name for entry in entries if entry.is_file()}
+    missing = [row.image_id for row in rows if row.image_id not in present]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of the {len(rows)} photos that {csv_path} names are not in {images_dir}: "
+            f"{name_some(missing)}; get the data again (`cassava download-data`) or remove their rows"
+        )

@@ -1,0 +1,55 @@
+"""A model's probabilities for a whole data set, and the table of them."""
+
+import csv
+import io
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import track
+
+from cassava_leaf_disease.data.datasets import EvalDataset
+from cassava_leaf_disease.inference.predictor import Predictor
+from cassava_leaf_disease.log import stderr_is_terminal
+from cassava_leaf_disease.storage.files import write_text
+
+
+def predict_dataset(predictor: Predictor, dataset: EvalDataset, batch_size: int) -> npt.NDArray[np.float64]:
+    """Probabilities `(N, C)` in the order of the data set; photos are decoded in threads, progress on stderr."""
+    starts = range(0, len(dataset), batch_size)
+    answers = []
+    with ThreadPoolExecutor() as pool:
+        for start in track(
+            starts,
+            description="predicting",
+            console=Console(stderr=True),
+            transient=True,
+            disable=not stderr_is_terminal(),
+        ):
+            indices = range(start, min(start + batch_size, len(dataset)))
+            images = list(pool.map(lambda index: dataset[index][0].numpy(), indices))
+            batch = np.ascontiguousarray(np.stack(images).transpose(0, 2, 3, 1))  # (N, S, S, 3)
+            answers.append(predictor.probabilities(batch))
+    return np.concatenate(answers)
+
+
+def write_predictions(
+    path: Path,
+    image_ids: Sequence[str],
+    labels: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float64],
+    extra: dict[str, Sequence[int]] | None = None,
+) -> None:
+    """Writes a row a photo: `image_id,label,predicted,prob_0 … prob_4`, and the `extra` columns."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    extra = extra or {}
+    classes = range(probabilities.shape[1])
+    writer.writerow(["image_id", "label", "predicted", *(f"prob_{index}" for index in classes), *extra])
+    for row, (image_id, label, probs) in enumerate(zip(image_ids, labels, probabilities, strict=True)):
+        others = [values[row] for values in extra.values()]
+        writer.writerow([image_id, int(label), int(probs.argmax()), *(f"{prob:.6f}" for prob in probs), *others])
+    write_text(path, buffer.getvalue())

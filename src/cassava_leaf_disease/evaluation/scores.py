@@ -1,0 +1,69 @@
+"""What a model's answers on many photos amount to."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from cassava_leaf_disease.modeling.metrics import (
+    accuracy,
+    bootstrap_intervals,
+    class_scores,
+    confusion_matrix,
+    f1_macro,
+)
+
+
+class ClassReport(BaseModel):
+    """One class: precision, recall and F1 in [0, 1]; support is its number of photos."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+class Scores(BaseModel):
+    """Figures of a whole set of photos; intervals are bootstrap 95%; matrix rows are the true classes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    photos: int
+    accuracy: float
+    f1_macro: float
+    intervals: dict[str, tuple[float, float]]
+    majority_accuracy: float
+    per_class: dict[str, ClassReport]
+    confusion_matrix: list[list[int]]
+
+
+def score(
+    labels: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float64],
+    class_names: Sequence[str],
+    bootstrap_samples: int,
+) -> Scores:
+    """The figures for true class ids `(N,)` and probabilities `(N, C)`."""
+    matrix = confusion_matrix(labels, probabilities.argmax(axis=1), len(class_names))
+    by_class = class_scores(matrix)
+    support = matrix.sum(axis=1)
+    return Scores(
+        photos=len(labels),
+        accuracy=accuracy(matrix),
+        f1_macro=f1_macro(matrix),
+        intervals=bootstrap_intervals(matrix, bootstrap_samples),
+        majority_accuracy=float(support.max() / max(len(labels), 1)),
+        per_class={
+            name: ClassReport(
+                precision=float(by_class.precision[index]),
+                recall=float(by_class.recall[index]),
+                f1=float(by_class.f1[index]),
+                support=int(support[index]),
+            )
+            for index, name in enumerate(class_names)
+        },
+        confusion_matrix=matrix.tolist(),
+    )

@@ -1,0 +1,30 @@
+"""`cassava infer`: one answer for each photo."""
+
+from pathlib import Path
+
+from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.domain import Prediction
+from cassava_leaf_disease.errors import ConfigError
+from cassava_leaf_disease.imaging.decode import DecodeLimits, read_image
+from cassava_leaf_disease.inference.discover import find_model
+from cassava_leaf_disease.inference.predictor import check_device, load_predictor
+
+
+def infer(config: AppConfig) -> Prediction | list[Prediction]:
+    """The answer about `infer.image_path`; a list of answers, in order, where that is a list.
+
+    Raises:
+        CassavaError: No photo was named, a file is no usable photo, or no model answers.
+    """
+    settings = config.infer
+    paths = [settings.image_path] if isinstance(settings.image_path, Path) else list(settings.image_path or ())
+    if not paths:
+        raise ConfigError("infer.image_path is not set; type infer.image_path=photo.jpg")
+    check_device(settings.device)
+    limits = DecodeLimits(settings.max_image_bytes, settings.max_image_pixels)
+    first = read_image(paths[0], limits)  # a bad photo is told before seconds are spent on loading the model
+    predictor = load_predictor(find_model(config), settings.device, limits)
+    answers = [predictor.predict_image(first, name=str(paths[0]), top_k=settings.top_k)]
+    for path in paths[1:]:
+        answers.append(predictor.predict_image(read_image(path, limits), name=str(path), top_k=settings.top_k))
+    return answers[0] if isinstance(settings.image_path, Path) else answers

@@ -1,0 +1,170 @@
+"""The network as Lightning trains it: loss, schedule, running average of weights, metrics over whole splits."""
+
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import numpy.typing as npt
+import torch
+from timm.utils.model_ema import ModelEmaV3
+from torch import nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassConfusionMatrix
+from typing_extensions import override
+
+from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.domain import NUM_CLASSES
+from cassava_leaf_disease.errors import ConfigError
+from cassava_leaf_disease.modeling.backbone import classifier_names
+from cassava_leaf_disease.modeling.checkpoint import METADATA_KEY
+from cassava_leaf_disease.modeling.losses import build_loss
+from cassava_leaf_disease.modeling.metadata import ModelMetadata
+from cassava_leaf_disease.modeling.metrics import accuracy, f1_macro
+from cassava_leaf_disease.modeling.mixing import mix_batch
+from cassava_leaf_disease.modeling.optim import build_optimizer, build_schedulers
+
+Stage = Literal["train", "val", "test"]
+Batch = tuple[torch.Tensor, torch.Tensor]  # (N, 3, S, S) uint8, (N,) int64
+
+MONITOR = "val/f1_macro"
+
+
+class StageScores(nn.Module):
+    """What one pass over a split adds up: the confusion matrix and the mean loss, in every rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.confusion = MulticlassConfusionMatrix(num_classes=NUM_CLASSES, validate_args=False)
+        self.loss = MeanMetric()
+
+    def update(self, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor) -> None:
+        """Adds a batch: logits `(N, C)`, labels `(N,)`, their mean loss."""
+        self.confusion.update(logits.detach().argmax(dim=1), labels)
+        self.loss.update(loss.detach(), weight=len(labels))
+
+    def finish(self, stage: Stage) -> tuple[dict[str, float], npt.NDArray[np.int64]]:
+        """The metrics under their contract names and the confusion matrix `(C, C)`; starts anew."""
+        matrix: npt.NDArray[np.int64] = self.confusion.compute().cpu().numpy().astype(np.int64)
+        loss = float(self.loss.compute())
+        self.confusion.reset()
+        self.loss.reset()
+        return {f"{stage}/loss": loss, f"{stage}/acc": accuracy(matrix), f"{stage}/f1_macro": f1_macro(matrix)}, matrix
+
+
+class LeafClassifier(L.LightningModule):
+    """Trains `network` (float32 `(N, 3, S, S)` to logits `(N, 5)`) on uint8 batches.
+
+    The training loss is the configured one; validation and test losses are plain cross-entropy, so that
+    they compare between recipes. `metadata` is what the checkpoints will say of themselves.
+    """
+
+    def __init__(
+        self,
+        config: AppConfig,
+        network: nn.Module,
+        metadata: ModelMetadata,
+        class_weights: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.metadata = metadata
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.head = tuple(f"{name}." for name in classifier_names(network))
+        if config.model.freeze_backbone and not self.head:
+            raise ConfigError(
+                f"model.freeze_backbone=true: timm names no classifier in {config.model.backbone}; "
+                "type model.freeze_backbone=false"
+            )
+        self.average: ModelEmaV3 | None = None
+        if config.optim.ema_decay is not None:
+            self.average = ModelEmaV3(self.network, decay=config.optim.ema_decay, use_warmup=True, warmup_power=0.75)
+            self.average.requires_grad_(requires_grad=False)
+        self.loss = build_loss(config.loss, None if class_weights is None else torch.from_numpy(class_weights))
+        self.scores = nn.ModuleDict({f"{stage}_scores": StageScores() for stage in ("train", "val", "test")})
+        self.confusion: dict[str, npt.NDArray[np.int64]] = {}
+        spec = metadata.preprocessing
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    @property
+    def evaluation_network(self) -> nn.Module:
+        """The network that is validated and saved: the running average where there is one."""
+        return self.network if self.average is None else self.average.module
+
+    def normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """What `imaging.preprocess.normalize` does, on the batch's device: uint8 to float32, same shape."""
+        return ((images.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        images, labels = batch
+        rng = np.random.default_rng((self.config.train.seed, self.current_epoch, batch_idx, self.global_rank))
+        mixed, targets = mix_batch(self.normalize(images), labels, NUM_CLASSES, self.config.augment.mix, rng)
+        logits = self.network(mixed).float()
+        loss: torch.Tensor = self.loss(logits, targets)
+        self._scores("train").update(logits, labels, loss)
+        return loss
+
+    @override
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    @override
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        # Dropout and stochastic depth draw the same numbers in a resumed epoch as in an uninterrupted one.
+        torch.manual_seed(self.config.train.seed + 1_000_003 * (self.current_epoch + 1) + self.global_rank)
+        frozen = self.config.model.freeze_backbone and self.current_epoch < (
+            self.config.model.unfreeze_epoch or self.config.train.epochs
+        )
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(not frozen or name.startswith(self.head))
+        if self.config.model.freeze_backbone:  # frozen batch norms keep their statistics
+            self.network.train(not frozen)
+
+    @override
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if self.average is not None:
+            self.average.update(self.network, step=self.global_step)
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        self._finish("train")
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        self._finish("val")
+
+    @override
+    def on_test_epoch_end(self) -> None:
+        self._finish("test")
+
+    @override
+    def configure_optimizers(self) -> Any:
+        train = self.config.train
+        optimizer = build_optimizer(self.network, self.config.optim, train.lr, train.weight_decay)
+        steps_per_epoch = max(1, int(self.trainer.estimated_stepping_batches) // train.epochs)
+        return [optimizer], build_schedulers(optimizer, self.config.optim, steps_per_epoch, train.epochs, MONITOR)
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[METADATA_KEY] = self.metadata.model_dump_json()
+
+    def _scores(self, stage: Stage) -> StageScores:
+        scores = self.scores[f"{stage}_scores"]
+        assert isinstance(scores, StageScores)  # noqa: S101  for the type checker
+        return scores
+
+    def _evaluate(self, stage: Stage, batch: Batch) -> None:
+        images, labels = batch
+        logits = self.evaluation_network(self.normalize(images)).float()
+        self._scores(stage).update(logits, labels, nn.functional.cross_entropy(logits, labels))
+
+    def _finish(self, stage: Stage) -> None:
+        metrics, self.confusion[stage] = self._scores(stage).finish(stage)
+        self.log_dict(metrics, prog_bar=True)

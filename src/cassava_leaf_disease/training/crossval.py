@@ -1,0 +1,135 @@
+"""`cassava crossval`: every fold once, an out-of-fold table, mean and spread."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.data.datamodule import LeafDataModule
+from cassava_leaf_disease.domain import CLASS_NAMES
+from cassava_leaf_disease.errors import ConfigError
+from cassava_leaf_disease.evaluation.predictions import predict_dataset, write_predictions
+from cassava_leaf_disease.evaluation.scores import Scores, score
+from cassava_leaf_disease.inference.discover import FoundModel
+from cassava_leaf_disease.inference.predictor import load_predictor
+from cassava_leaf_disease.paths import create_version_dir, version_dirs
+from cassava_leaf_disease.training.fit import train
+from cassava_leaf_disease.training.result import TrainResult
+from cassava_leaf_disease.training.run_folder import METRICS_FILE, changed_settings, describe_run, is_unfinished, write_json
+
+logger = logging.getLogger(__name__)
+
+
+class FoldSpread(BaseModel):
+    """Mean and standard deviation (ddof 1) of one metric over the folds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: float
+    std: float
+
+
+class CrossvalResult(BaseModel):
+    """All folds of one recipe; `out_of_fold` scores every photo by the model that never saw it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    crossval_dir: Path
+    folds: list[TrainResult]
+    spread: dict[str, FoldSpread]
+    out_of_fold: Scores
+    seconds: float
+
+
+def crossval(config: AppConfig) -> CrossvalResult:
+    """Trains `data.split.folds` models, each validated on its own fold; the test part stays apart.
+
+    A fold that was finished before is not trained again, one that was cut off goes on from its last epoch.
+
+    Raises:
+        ConfigError: The settings cannot be cross-validated, or there is nothing to resume.
+    """
+    if config.data.synthetic.enabled:
+        raise ConfigError("crossval needs photos to fold; type data.synthetic.enabled=false and paths.data_dir=…")
+    if not config.train.save_checkpoints:
+        raise ConfigError("crossval needs each fold's checkpoint; type train.save_checkpoints=true")
+    folder = open_crossval_dir(config)
+    describe_run(folder, config)
+    results = [run_fold(config, folder, index) for index in range(config.data.split.folds)]
+    result = CrossvalResult(
+        crossval_dir=folder,
+        folds=results,
+        spread=spread(results),
+        out_of_fold=score_out_of_fold(config, folder, results),
+        seconds=sum(fold.seconds for fold in results),
+    )
+    write_json(folder / METRICS_FILE, result.model_dump(mode="json"))
+    return result
+
+
+def open_crossval_dir(config: AppConfig) -> Path:
+    """A new `outputs/crossval/version_N`, or with `crossval.resume` the newest unfinished one of the same settings.
+
+    Raises:
+        ConfigError: Nothing to resume.
+    """
+    parent = config.paths.outputs_dir / "crossval"
+    if not config.crossval.resume:
+        return create_version_dir(parent)
+    for candidate in reversed(version_dirs(parent)):
+        if is_unfinished(candidate) and not set(changed_settings(candidate, config)) - {"crossval.resume"}:
+            return candidate
+    raise ConfigError(
+        f"crossval.resume=true: no unfinished cross-validation with these settings under {parent}; "
+        "leave crossval.resume out to start a new one"
+    )
+
+
+def fold_config(config: AppConfig, index: int) -> AppConfig:
+    """The configuration of one fold."""
+    split = config.data.split.model_copy(update={"strategy": "kfold", "fold_index": index})
+    return config.model_copy(update={"data": config.data.model_copy(update={"split": split})})
+
+
+def run_fold(config: AppConfig, folder: Path, index: int) -> TrainResult:
+    """Trains one fold in its own folder, or reads the result that stands there."""
+    run_dir = folder / f"fold_{index}"
+    finished = run_dir / METRICS_FILE
+    if finished.is_file():
+        logger.info("fold %d of %d was finished before: %s", index + 1, config.data.split.folds, run_dir)
+        return TrainResult.model_validate(json.loads(finished.read_text(encoding="utf-8")))
+    logger.info("fold %d of %d: %s", index + 1, config.data.split.folds, run_dir)
+    return train(fold_config(config, index), run_dir)
+
+
+def spread(results: list[TrainResult]) -> dict[str, FoldSpread]:
+    """Mean and standard deviation of every metric."""
+    return {
+        name: FoldSpread(
+            mean=float(np.mean([fold.metrics[name] for fold in results])),
+            std=float(np.std([fold.metrics[name] for fold in results], ddof=1)),
+        )
+        for name in results[0].metrics
+    }
+
+
+def score_out_of_fold(config: AppConfig, folder: Path, results: list[TrainResult]) -> Scores:
+    """Writes `oof.csv`, each photo with the probabilities of the model that did not train on it; scores it."""
+    image_ids: list[str] = []
+    labels, probabilities, folds = [], [], []
+    for index, result in enumerate(results):
+        data = LeafDataModule(fold_config(config, index))
+        data.setup("fit")
+        dataset = data.evaluation_dataset("val")
+        found = FoundModel(result.run_dir / "checkpoints" / "best.ckpt", "explicit")
+        predictor = load_predictor(found, config.infer.device)
+        probabilities.append(predict_dataset(predictor, dataset, config.evaluate.batch_size))
+        labels.append(np.asarray(dataset.labels, np.int64))
+        image_ids.extend(data.image_ids("val"))
+        folds.extend([index] * len(dataset))
+    all_labels, all_probabilities = np.concatenate(labels), np.concatenate(probabilities)
+    write_predictions(folder / "oof.csv", image_ids, all_labels, all_probabilities, {"fold": folds})
+    return score(all_labels, all_probabilities, CLASS_NAMES, config.evaluate.bootstrap_samples)

@@ -1,0 +1,30 @@
+"""Which device and which precision a run gets."""
+
+import torch
+
+from cassava_leaf_disease.config.schema import TrainConfig
+from cassava_leaf_disease.errors import DeviceError
+
+
+def resolve_accelerator(train: TrainConfig) -> str:
+    """`cuda`, `mps` or `cpu`.
+
+    Raises:
+        DeviceError: The device that was asked for is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if train.accelerator == "auto":
+        return next(name for name, there in available.items() if there)
+    wanted = "cuda" if train.accelerator == "gpu" else train.accelerator
+    if not available[wanted]:
+        raise DeviceError(
+            f"train.accelerator={train.accelerator}: no such device on this machine; type train.accelerator=auto"
+        )
+    return wanted
+
+
+def resolve_precision(train: TrainConfig, accelerator: str) -> str:
+    """Lightning's name of the precision; `auto` is bf16 on a GPU that has it, else 32 bits."""
+    if train.precision != "auto":
+        return {"32": "32-true"}.get(train.precision, train.precision)
+    return "bf16-mixed" if accelerator == "cuda" and torch.cuda.is_bf16_supported() else "32-true"

@@ -1,0 +1,209 @@
+"""`cassava train`: photos in, a run folder with checkpoints and honest figures out."""
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
+from lightning.pytorch.loggers import Logger
+
+from cassava_leaf_disease import __version__
+from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.data.datamodule import LeafDataModule
+from cassava_leaf_disease.data.sampling import class_weights
+from cassava_leaf_disease.domain import NUM_CLASSES
+from cassava_leaf_disease.log import stderr_is_terminal
+from cassava_leaf_disease.modeling.backbone import build_network
+from cassava_leaf_disease.modeling.checkpoint import AtomicCheckpointIO, load_checkpoint
+from cassava_leaf_disease.modeling.metadata import ModelMetadata, SplitRecord
+from cassava_leaf_disease.modeling.metrics import bootstrap_intervals
+from cassava_leaf_disease.modeling.module import MONITOR, LeafClassifier
+from cassava_leaf_disease.training.devices import resolve_accelerator, resolve_precision
+from cassava_leaf_disease.training.provenance import git_commit, hardware, utc_now
+from cassava_leaf_disease.training.recorder import RunRecorder
+from cassava_leaf_disease.training.result import TrainResult
+from cassava_leaf_disease.training.run_folder import (
+    MANIFEST_FILE,
+    METRICS_FILE,
+    describe_run,
+    locked,
+    open_run_dir,
+    write_json,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: AppConfig, run_dir: Path | None = None) -> TrainResult:
+    """Trains one network as `config` says and measures its best weights once on the test part.
+
+    With `run_dir` the run goes there, and goes on from its last checkpoint if there is one; otherwise a new
+    `outputs/runs/version_N` is made, or found with `train.resume`.
+
+    Raises:
+        CassavaError: Whatever is wrong with the settings, the photos, the weights or the device.
+    """
+    started_at, start = utc_now(), time.perf_counter()
+    accelerator = resolve_accelerator(config.train)
+    L.seed_everything(config.train.seed, workers=True, verbose=False)
+    data = LeafDataModule(config)
+    data.setup("fit")
+    module = build_module(config, data)
+    folder = run_dir or open_run_dir(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        describe_run(folder, config)
+        data.write_manifest(folder / MANIFEST_FILE)
+        recorder = RunRecorder(folder, config.train.epochs, save_checkpoints=config.train.save_checkpoints)
+        precision = resolve_precision(config.train, accelerator)
+        logger.info("run folder: %s  device: %s  precision: %s", folder, hardware(accelerator), precision)
+        with calm_lightning():
+            trainer = build_trainer(config, recorder, accelerator, precision)
+            trainer.fit(module, datamodule=data, ckpt_path=_last_checkpoint(recorder), weights_only=True)
+            test_metrics = test_best(trainer, module, data, recorder)
+        matrix = module.confusion.get("test")
+        result = TrainResult(
+            run_dir=folder,
+            checkpoint=recorder.best_path if recorder.best_path.is_file() else None,
+            metrics=recorder.best_metrics | test_metrics,
+            intervals={}
+            if matrix is None
+            else {
+                f"test/{name}": interval
+                for name, interval in bootstrap_intervals(matrix, config.evaluate.bootstrap_samples).items()
+            },
+            confusion_matrix=None if matrix is None else matrix.tolist(),
+            best_epoch=recorder.best_epoch,
+            epochs=len(recorder.history),
+            seconds=round(time.perf_counter() - start, 1),
+            photos=data.sizes(),
+            backbone=config.model.backbone,
+            data_fingerprint=data.fingerprint,
+            split_hash=data.split_hash,
+            seed=config.train.seed,
+            hardware=hardware(accelerator),
+            precision=precision,
+            git_commit=git_commit(),
+            started_at=started_at,
+        )
+        write_json(folder / METRICS_FILE, result.model_dump(mode="json"))
+    return result
+
+
+def build_module(config: AppConfig, data: LeafDataModule) -> LeafClassifier:
+    """The network, its loss and its self-description, for a data module that is set up."""
+    network = build_network(config.model, config.augment.image_size, NUM_CLASSES)
+    weighting = config.loss.class_weights
+    weights = None if weighting == "none" else class_weights(data.labels("train"), weighting, NUM_CLASSES)
+    return LeafClassifier(config, network, describe_model(config, data), weights)
+
+
+def describe_model(config: AppConfig, data: LeafDataModule) -> ModelMetadata:
+    """What the run's checkpoints will say of themselves."""
+    split, limits = config.data.split, config.data.limits
+    created_at = utc_now()
+    return ModelMetadata(
+        name=config.model.name if config.model.name == config.model.backbone else config.model.backbone,
+        version=f"{__version__}+{created_at.replace(':', '').replace('-', '')[:13]}",
+        backbone=config.model.backbone,
+        preprocessing=data.spec,
+        metrics={},
+        epoch=0,
+        data_fingerprint=data.fingerprint,
+        split=SplitRecord(
+            strategy="synthetic" if config.data.synthetic.enabled else split.strategy,
+            **split.model_dump(exclude={"strategy"}),
+            **limits.model_dump(),
+            hash=data.split_hash,
+        ),
+        git_commit=git_commit(),
+        package_version=__version__,
+        created_at=created_at,
+    )
+
+
+def build_trainer(config: AppConfig, recorder: RunRecorder, accelerator: str, precision: str) -> L.Trainer:
+    """Lightning's trainer with our callbacks; progress on stderr if that is a terminal."""
+    callbacks: list[L.Callback] = [recorder]
+    if config.train.early_stopping.enabled:
+        patience = config.train.early_stopping.patience_epochs
+        callbacks.append(EarlyStopping(MONITOR, mode="max", patience=patience))
+    show_bar = stderr_is_terminal()
+    if show_bar:
+        callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
+    return L.Trainer(
+        accelerator=accelerator,
+        devices=_devices(config, accelerator),
+        num_nodes=config.train.num_nodes,
+        strategy=config.train.strategy,
+        precision=precision,  # type: ignore[arg-type]
+        max_epochs=config.train.epochs,
+        max_time=config.train.max_time,
+        gradient_clip_val=config.optim.grad_clip_norm,
+        callbacks=callbacks,
+        logger=build_logger(config),
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=True,
+        enable_progress_bar=show_bar,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        log_every_n_steps=10,
+        benchmark=accelerator == "cuda",
+    )
+
+
+def build_logger(config: AppConfig) -> Logger | bool:
+    """MLflow where `logger.enabled` asks for it; the run's own files are written always."""
+    if not config.logger.enabled:
+        return False
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    store = f"sqlite:///{(config.paths.outputs_dir / 'mlflow.db').as_posix()}"
+    config.paths.outputs_dir.mkdir(parents=True, exist_ok=True)
+    tracker = MLFlowLogger(
+        experiment_name=config.logger.experiment_name,
+        run_name=config.logger.run_name,
+        tracking_uri=config.logger.tracking_uri or store,
+        artifact_location=None if config.logger.tracking_uri else (config.paths.outputs_dir / "mlartifacts").as_uri(),
+    )
+    tracker.log_hyperparams(config.model_dump(mode="json"))
+    return tracker
+
+
+def test_best(trainer: L.Trainer, module: LeafClassifier, data: LeafDataModule, recorder: RunRecorder) -> dict[str, float]:
+    """Measures the best weights (the final ones, where nothing was saved) on the test part; `{}` without one."""
+    data.setup("test")
+    if not data.sizes().get("test"):
+        return {}
+    if recorder.best_path.is_file():
+        module.evaluation_network.load_state_dict(load_checkpoint(recorder.best_path).network_state)
+    [metrics] = trainer.test(module, datamodule=data, verbose=False, weights_only=True)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+@contextmanager
+def calm_lightning() -> Iterator[None]:
+    """Hides Lightning's greetings, and its advice on what this project has already decided."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        for message in (".*does not have many workers.*", ".*isinstance.treespec, LeafSpec.*"):
+            warnings.filterwarnings("ignore", message)
+        yield
+
+
+def _devices(config: AppConfig, accelerator: str) -> int | str:
+    if config.train.devices == "auto":
+        return 1 if accelerator == "cpu" else "auto"
+    return config.train.devices
+
+
+def _last_checkpoint(recorder: RunRecorder) -> Path | None:
+    return recorder.last_path if recorder.last_path.is_file() else None
+
+

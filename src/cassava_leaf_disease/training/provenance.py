@@ -1,0 +1,49 @@
+"""Where a run comes from: the commit, the machine, the time."""
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+
+def git_commit() -> str | None:
+    """The commit of the source tree that this package runs from, `+dirty` if it was changed; None for a wheel.
+
+    The environment variable `CASSAVA_GIT_COMMIT` says it where the tree travels without its history.
+    """
+    if os.environ.get("CASSAVA_GIT_COMMIT"):
+        return os.environ["CASSAVA_GIT_COMMIT"]
+    package = Path(__file__).resolve().parents[1]
+    commit = _git(package, "rev-parse", "HEAD")
+    if commit is None or _git(package, "ls-files", "--error-unmatch", "domain.py") is None:
+        return None
+    return f"{commit}+dirty" if _git(package, "status", "--porcelain", "--", ".") else commit
+
+
+def hardware(accelerator: str) -> str:
+    """The machine that trains, in words."""
+    if accelerator == "cuda":
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}, {os.cpu_count()} CPU threads"
+    return f"{accelerator}, {platform.machine()}, {os.cpu_count()} CPU threads"
+
+
+def utc_now() -> str:
+    """The time now, ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(folder), *arguments],  # noqa: S607  the user's own git
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,106 @@
+"""What a run leaves behind while it goes on: metrics by epoch, the best and the last checkpoint."""
+
+import csv
+import io
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+from typing_extensions import override
+
+from cassava_leaf_disease.modeling.checkpoint import write_checkpoint
+from cassava_leaf_disease.modeling.module import MONITOR, LeafClassifier
+from cassava_leaf_disease.paths import BEST_CHECKPOINT, LAST_CHECKPOINT, checkpoints_dir
+from cassava_leaf_disease.storage.files import write_text
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = (
+    *("epoch", "lr"),
+    *("train/loss", "train/acc", "train/f1_macro"),
+    *("val/loss", "val/acc", "val/f1_macro"),
+)
+
+
+class RunRecorder(Checkpoint):
+    """Writes `metrics.csv`, `checkpoints/best.ckpt` and `checkpoints/last.ckpt` of a run.
+
+    The history travels inside `last.ckpt`, so a resumed run continues the table where the checkpoint left
+    it. Every file is replaced whole. Derived from Lightning's `Checkpoint` to be called after the module.
+    """
+
+    def __init__(self, run_dir: Path, epochs: int, *, save_checkpoints: bool) -> None:
+        self.run_dir = run_dir
+        self.epochs = epochs
+        self.save_checkpoints = save_checkpoints
+        self.history: list[dict[str, float]] = []
+        self.best_score = -math.inf
+        self.best_epoch: int | None = None
+        self.best_metrics: dict[str, float] = {}
+
+    @property
+    def best_path(self) -> Path:
+        """Where the best checkpoint stands, once there is one."""
+        return checkpoints_dir(self.run_dir) / BEST_CHECKPOINT
+
+    @property
+    def last_path(self) -> Path:
+        """Where the last checkpoint stands, once there is one."""
+        return checkpoints_dir(self.run_dir) / LAST_CHECKPOINT
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "history": self.history,
+            "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+            "best_metrics": self.best_metrics,
+        }
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = list(state_dict["history"])
+        self.best_score = state_dict["best_score"]
+        self.best_epoch = state_dict["best_epoch"]
+        self.best_metrics = dict(state_dict["best_metrics"])
+
+    @override
+    def on_validation_end(self, trainer: "L.Trainer", pl_module: "L.LightningModule") -> None:
+        if trainer.sanity_checking:
+            return
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        if metrics[MONITOR] <= self.best_score:
+            return
+        self.best_score, self.best_epoch, self.best_metrics = metrics[MONITOR], trainer.current_epoch, metrics
+        assert isinstance(pl_module, LeafClassifier)  # noqa: S101  for the type checker
+        pl_module.metadata = pl_module.metadata.model_copy(update={"metrics": metrics, "epoch": trainer.current_epoch})
+        if self.save_checkpoints and trainer.is_global_zero:
+            write_checkpoint(self.best_path, pl_module.evaluation_network, pl_module.metadata)
+
+    @override
+    def on_train_epoch_end(self, trainer: "L.Trainer", pl_module: "L.LightningModule") -> None:
+        rates = [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        row = {"epoch": float(trainer.current_epoch), "lr": max(rates)}
+        row |= {name: float(value) for name, value in trainer.callback_metrics.items() if name in COLUMNS}
+        self.history.append(row)
+        if trainer.is_global_zero:
+            write_history(self.run_dir / "metrics.csv", self.history)
+            logger.info("epoch %d/%d  %s", trainer.current_epoch + 1, self.epochs, _summary(row))
+        if self.save_checkpoints:
+            trainer.save_checkpoint(self.last_path)
+
+
+def write_history(path: Path, history: list[dict[str, float]]) -> None:
+    """Writes one row an epoch; the file is replaced whole."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, "epoch": int(row["epoch"])} for row in history)
+    write_text(path, buffer.getvalue())
+
+
+def _summary(row: dict[str, float]) -> str:
+    return "  ".join(f"{name} {row[name]:.4f}" for name in COLUMNS[2:] if name in row)

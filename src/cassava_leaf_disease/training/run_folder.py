@@ -1,0 +1,108 @@
+"""A run's folder: made, described, locked while it is written, found again to be resumed."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from cassava_leaf_disease.config.load import config_as_yaml
+from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.errors import ConfigError
+from cassava_leaf_disease.paths import create_version_dir, runs_dir, version_dirs
+from cassava_leaf_disease.storage.files import write_text
+
+logger = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.json"
+MANIFEST_FILE = "split.csv"
+
+
+def open_run_dir(config: AppConfig) -> Path:
+    """A new run folder, or the one to resume where `train.resume` asks for it.
+
+    Raises:
+        ConfigError: There is nothing to resume, or it was started with other settings.
+    """
+    parent = runs_dir(config.paths.outputs_dir)
+    if not config.train.resume:
+        return create_version_dir(parent)
+    if isinstance(config.train.resume, Path):
+        candidates = [config.train.resume]
+    else:
+        candidates = [path for path in reversed(version_dirs(parent)) if is_unfinished(path)]
+    if not candidates:
+        raise ConfigError(
+            f"train.resume=true: no unfinished run under {parent}; leave train.resume out to start a new one"
+        )
+    for candidate in candidates:
+        if not changed_settings(candidate, config):
+            logger.info("resuming %s", candidate)
+            return candidate
+    raise ConfigError(_other_settings(candidates[0], config))
+
+
+def is_unfinished(run_dir: Path) -> bool:
+    """Whether a run was started here and did not reach its metrics file."""
+    return (run_dir / CONFIG_FILE).is_file() and not (run_dir / METRICS_FILE).is_file()
+
+
+def describe_run(run_dir: Path, config: AppConfig) -> None:
+    """Writes the composed configuration into the run's folder."""
+    write_text(run_dir / CONFIG_FILE, config_as_yaml(config))
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes one JSON document, replaced whole; no NaN."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Holds the run's folder for this process; the lock ends with the process, also with `kill -9`.
+
+    Raises:
+        ConfigError: Another process is training in this folder.
+    """
+    lock = FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"{run_dir} is being trained by another process; wait for it, or leave train.resume out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def changed_settings(run_dir: Path, config: AppConfig) -> list[str]:
+    """The dotted keys in which `config` differs from the run's own, `train.resume` aside."""
+    path = run_dir / CONFIG_FILE
+    if not path.is_file():
+        raise ConfigError(f"train.resume={run_dir}: no run folder (no {CONFIG_FILE} in it)")
+    before = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+    after = _flat(config.model_dump(mode="json"))
+    keys = sorted(before.keys() | after.keys())
+    return [key for key in keys if key != "train.resume" and before.get(key) != after.get(key)]
+
+
+def _other_settings(run_dir: Path, config: AppConfig) -> str:
+    keys = ", ".join(changed_settings(run_dir, config)[:5])
+    return (
+        f"train.resume: the unfinished run {run_dir} was started with other settings ({keys}); "
+        "type the same command as then, or leave train.resume out to start a new run"
+    )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
