@@ -77,7 +77,7 @@ def _run(command: Command, words: list[str]) -> int:
     if args.cfg or args.info or args.hydra_help or args.shell_completion:
         return 0
     if not jobs:
-        raise ConfigError("no job ran in this process; hydra/launcher must stay basic")
+        raise ConfigError("nothing to run: a range or list after -m is empty")
     configs = _check_all(jobs)
     configure_logging()
     if not jobs[0].multirun:
@@ -172,14 +172,11 @@ def _compose_jobs(words: Sequence[str], args: "Namespace") -> list[Job]:
 def _call_hydra(entry: Callable[[], None]) -> None:
     try:
         entry()
-    except SystemExit as end:  # --help and the like
+    except SystemExit as end:  # --hydra-help and the like
         if end.code:
             raise
-    except (
-        ValueError,
-        AssertionError,
-    ) as error:  # Hydra's own, about flags or a group: no command has run yet
-        raise ConfigError(str(error).strip().splitlines()[0]) from None
+    except (ValueError, AssertionError) as error:  # Hydra's own: no command has run yet
+        raise ConfigError((str(error).strip() or repr(error)).splitlines()[0]) from None
 
 
 @contextlib.contextmanager

@@ -181,7 +181,10 @@ def guarded(action: Callable[[], int]) -> int:
     except CassavaError as error:
         _say("\n".join(f"error: {line}" for line in str(error).splitlines()))
         return error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        # Lightning turns an interrupt into sys.exit(1) when it has shut down.
+        if isinstance(end, SystemExit) and not isinstance(end.__context__, KeyboardInterrupt):
+            raise
         _say("interrupted")
         return EXIT_INTERRUPTED
     except OSError as error:

@@ -26,7 +26,14 @@ NO_LIMITS = LimitsConfig(max_train_samples=None, max_val_samples=None)
 
 
 def settings(**changes: Any) -> SplitConfig:
-    values = {"strategy": "holdout", "val_size": 0.1, "test_size": 0.15, "folds": 5, "fold_index": 0, "seed": 42}
+    values = {
+        "strategy": "holdout",
+        "val_size": 0.1,
+        "test_size": 0.15,
+        "folds": 5,
+        "fold_index": 0,
+        "seed": 42,
+    }
     return SplitConfig.model_validate(values | changes)
 
 
@@ -55,7 +62,13 @@ def test_every_photo_is_in_exactly_one_part(strategy: str, test_size: float) -> 
 def test_parts_have_their_sizes_and_the_class_balance_of_the_whole() -> None:
     split = split_photos(table(KAGGLE_LIKE), settings(), NO_LIMITS)
     assert {part: len(split.parts[part]) for part in PARTS} == {"train": 300, "val": 40, "test": 60}
-    assert [Counter(photo.label for photo in split.parts["test"])[label] for label in range(5)] == [3, 6, 9, 30, 12]
+    assert [Counter(photo.label for photo in split.parts["test"])[label] for label in range(5)] == [
+        3,
+        6,
+        9,
+        30,
+        12,
+    ]
 
 
 def test_a_known_table_and_seed_give_a_known_hash() -> None:
@@ -146,9 +159,17 @@ def test_different_files_split_the_same_with_digests_and_without() -> None:
         ((40, 40, 0, 40, 40), {}, r"class 2 \(Cassava Green Mottle\) has 0 photos"),
         ((5, 9, 9, 9, 9), {"strategy": "kfold"}, r"has 5 photos where 6 or more .*folds=5"),
         ((7, 40, 40, 40, 40), {"strategy": "kfold", "test_size": 0.5}, r"has [34] photos where 5 or more"),
-        ((4, 4, 4, 4, 4), {}, r"test_size=0.15 leaves 3 of 20 photos to the test part.* raise data.split.test_size"),
+        (
+            (4, 4, 4, 4, 4),
+            {},
+            r"test_size=0.15 leaves 3 of 20 photos to the test part.* raise data.split.test_size",
+        ),
         ((8, 8, 8, 8, 8), {"val_size": 0.01}, r"val_size=0.01 leaves 0 of 40 photos to the val part"),
-        ((5, 5, 5, 5, 5), {"val_size": 0.5, "test_size": 0.4}, r"leaves 3 of 25 photos to the train part.* lower"),
+        (
+            (5, 5, 5, 5, 5),
+            {"val_size": 0.5, "test_size": 0.4},
+            r"leaves 3 of 25 photos to the train part.* lower",
+        ),
         ((3, 99, 99, 99, 99), {}, r"the \w+ part holds no photo of Cassava Bacterial Blight"),
     ],
 )
@@ -172,8 +193,13 @@ def test_the_manifest_says_where_every_photo_went(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["image_id,label\na.jpg,1\n", "image_id,label,part\na.jpg,1,dev\n", "image_id,label,part\na.jpg,7,val\n"]
-    + ["image_id,label,part\na.jpg,x,val\n", "image_id,label,part\na.jpg\n"],
+    [
+        "image_id,label\na.jpg,1\n",
+        "image_id,label,part\na.jpg,1,dev\n",
+        "image_id,label,part\na.jpg,7,val\n",
+        "image_id,label,part\na.jpg,x,val\n",
+        "image_id,label,part\na.jpg\n",
+    ],
 )
 def test_another_file_is_no_manifest(tmp_path: Path, text: str) -> None:
     (tmp_path / "split.csv").write_text(text)
@@ -182,7 +208,7 @@ def test_another_file_is_no_manifest(tmp_path: Path, text: str) -> None:
 
 
 def test_a_missing_manifest_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no split manifest: .* cannot be read"):
+    with pytest.raises(DataError, match=r"no split manifest: .* cannot be read"):
         read_manifest(tmp_path / "split.csv")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from cassava_leaf_disease.data.synthetic import balanced_labels, draw_leaf, write_synthetic_dataset
 from cassava_leaf_disease.data.table import read_kaggle
@@ -31,8 +32,6 @@ def test_pictures_are_varied_and_not_flat() -> None:
 
 
 def test_the_mean_colour_alone_does_not_tell_the_class() -> None:
-    from sklearn.linear_model import LogisticRegression
-
     labels = balanced_labels(400, seed=5)
     pictures = [draw_leaf(seed, int(label), 48) for seed, label in enumerate(labels)]
     colours = np.array([picture.mean(axis=(0, 1)) for picture in pictures]) / 255

@@ -4,6 +4,7 @@ import errno
 import importlib
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 
 from cassava_leaf_disease import commands
 from cassava_leaf_disease.config.schema import AppConfig
-from cassava_leaf_disease.errors import MissingDependencyError, StorageError
+from cassava_leaf_disease.errors import ConfigError, MissingDependencyError, StorageError
 
 Config = Callable[..., AppConfig]
 
@@ -42,9 +43,9 @@ def test_every_command_of_the_table_leads_to_a_function(name: str) -> None:
 
 
 def test_dash_and_underscore_are_alike() -> None:
-    with pytest.raises(commands.ConfigError, match=r"`pseudo_label` is not part of version"):
+    with pytest.raises(ConfigError, match=r"`pseudo_label` is not part of version"):
         commands.find_command("pseudo_label")
-    with pytest.raises(commands.ConfigError, match=r"`pseudo-label` is not part of version"):
+    with pytest.raises(ConfigError, match=r"`pseudo-label` is not part of version"):
         commands.find_command("pseudo-label")
 
 
@@ -89,7 +90,9 @@ def test_workflow_runs_where_there_is_no_stdout(
     assert commands.run_workflow(command(lambda config: config.train.epochs), small_config()) == 2
 
 
-def test_library_of_an_extra_that_is_missing_names_the_extra(command: MakeCommand, small_config: Config) -> None:
+def test_library_of_an_extra_that_is_missing_names_the_extra(
+    command: MakeCommand, small_config: Config
+) -> None:
     def needs_mlflow(_: AppConfig) -> None:
         raise ModuleNotFoundError("No module named 'mlflow.pytorch'", name="mlflow.pytorch")
 
@@ -109,6 +112,25 @@ def test_module_that_is_missing_by_mistake_is_a_bug(
 
     assert commands.guarded(action) == 1
     assert "No module named 'nowhere'\nthis is a bug in cassava" in capsys.readouterr().err
+
+
+def test_interrupt_that_lightning_turned_into_an_exit_is_an_interrupt(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def shut_down() -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            sys.exit(1)
+        return 0
+
+    assert commands.guarded(shut_down) == commands.EXIT_INTERRUPTED
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_other_exits_pass_through() -> None:
+    with pytest.raises(SystemExit, match="3"):
+        commands.guarded(lambda: sys.exit(3))
 
 
 def test_full_disk_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +159,7 @@ def test_other_system_errors_are_bugs(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_several_lines_of_an_error_are_all_marked(capsys: pytest.CaptureFixture[str]) -> None:
     def wrong() -> int:
-        raise commands.ConfigError("a=1: no\nb=2: no")
+        raise ConfigError("a=1: no\nb=2: no")
 
     assert commands.guarded(wrong) == 2
     assert capsys.readouterr().err == "error: a=1: no\nerror: b=2: no\n"
@@ -148,7 +170,8 @@ def test_json_holds_neither_nan_nor_escaped_letters(capsys: pytest.CaptureFixtur
 
     assert commands.write_result(result) == 0
     assert capsys.readouterr().out == (
-        '{\n  "acc": [\n    0.5,\n    null,\n    null\n  ],\n  "photo": "манго.jpg",\n  "n": 3,\n  "none": null\n}\n'
+        '{\n  "acc": [\n    0.5,\n    null,\n    null\n  ],\n'
+        '  "photo": "манго.jpg",\n  "n": 3,\n  "none": null\n}\n'
     )
 
 

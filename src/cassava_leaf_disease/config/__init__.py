@@ -1,0 +1,1 @@
+"""Typed configuration: values in YAML, meaning in the schema."""

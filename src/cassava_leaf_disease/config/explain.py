@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -14,6 +15,7 @@ from cassava_leaf_disease.config.schema import AppConfig
 if TYPE_CHECKING:
     from hydra.errors import MissingConfigException
 
+_MERGING = re.compile(r"Error merging override ([^\s=]+)=(.*)")
 _FULL_KEY = re.compile(r"full_key: (\S+)")
 
 
@@ -95,12 +97,16 @@ def explain_override(error: Exception) -> str:
     word, text = getattr(error, "override", None), str(error)
     if isinstance(word, str):
         return _explain_grammar(word)
+    merging = _MERGING.search(text)
+    if merging and any(f"{name}.".startswith(f"{merging[1]}.") for name in accepted_keys()):
+        return _explain_value(merging[1], merging[2])
     for pattern, explain in _EXPLANATIONS:
         found = pattern.search(text)
         if found:
             return explain(found[1])
     key = _FULL_KEY.search(text)
-    said = " ".join(filter(None, (_first_line(text), _first_line(str(error.__cause__ or "")))))
+    causes = (error, error.__cause__ or "")  # OmegaConf repeats itself in the cause while a debugger looks on
+    said = " ".join(dict.fromkeys(filter(None, (_first_line(str(cause)) for cause in causes))))
     return f"{key[1]}: {said}" if key else said
 
 
@@ -197,13 +203,11 @@ def packaged_defaults() -> Mapping[str, Any]:
 
     folder = files(__package__)
     settings: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    for entry in settings.pop("defaults"):
-        if isinstance(entry, dict):
-            for group, choice in entry.items():
-                if group in group_choices():
-                    settings[group] = yaml.safe_load(
-                        (folder / group / f"{choice}.yaml").read_text(encoding="utf-8")
-                    )
+    chosen = ChainMap(*(entry for entry in settings.pop("defaults") if isinstance(entry, dict)))
+    for group in chosen.keys() & group_choices().keys():
+        settings[group] = yaml.safe_load(
+            (folder / group / f"{chosen[group]}.yaml").read_text(encoding="utf-8")
+        )
     return settings
 
 

@@ -99,6 +99,7 @@ def quoted(text: str) -> str:
 @contextmanager
 def hydra_errors_in_one_line() -> Iterator[None]:
     """Turns what Hydra and OmegaConf raise about a user's overrides into a `ConfigError`."""
+    import yaml
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -108,6 +109,8 @@ def hydra_errors_in_one_line() -> Iterator[None]:
         raise ConfigError(explain_missing_choice(error)) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain_override(error)) from None
+    except yaml.YAMLError as error:  # a file in the user's --config-dir
+        raise ConfigError(" ".join(str(error).split())) from None
 
 
 def _quote(override: str) -> str:

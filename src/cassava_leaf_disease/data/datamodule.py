@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Literal
@@ -111,7 +110,7 @@ class LeafDataModule(LightningDataModule):
         return [f"synthetic-{first + index}" for index in range(len(self.labels(part)))]
 
     def evaluation_dataset(self, part: Part) -> EvalDataset:
-        """A part as evaluation sees it: whole, in order, without random changes; decoded anew where it trains."""
+        """A part as evaluation sees it: whole, in order, without random changes; "train" is decoded again."""
         source = self._sources.get(part)
         if source is None or part == "train":
             source = self._source(part, zoom=1.0)
@@ -161,7 +160,7 @@ class LeafDataModule(LightningDataModule):
         train = self._config.train
         workers = resolve_num_workers(
             train.num_workers,
-            available_cpus() // _local_devices(),
+            available_cpus() // self._local_processes(),
             sys.platform,
             _accelerator(train.accelerator),
         )
@@ -171,13 +170,17 @@ class LeafDataModule(LightningDataModule):
             sampler=sampler,
             drop_last=drop_last,
             num_workers=workers,
-            pin_memory=_accelerator(train.accelerator) == "gpu",
+            pin_memory=_accelerator(train.accelerator) == "gpu" and torch.cuda.is_available(),
             persistent_workers=workers > 0,
             worker_init_fn=keep_worker_on_one_core,
             # A generator of its own: loaders leave the global one, which drives dropout, alone.
             generator=torch.Generator().manual_seed(train.seed),
         )
         return loader
+
+    def _local_processes(self) -> int:
+        """Training processes that share this machine's processors."""
+        return max(1, _rank_and_world_size()[1] // self._config.train.num_nodes)
 
     def _divide(self) -> None:
         if self._config.data.synthetic.enabled:
@@ -253,8 +256,3 @@ def _accelerator(setting: Accelerator) -> Accelerator:
     if setting == "auto":
         return "gpu" if torch.cuda.is_available() else "cpu"
     return setting
-
-
-def _local_devices() -> int:
-    """Training processes that share this machine's processors."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE") or 0) or max(torch.cuda.device_count(), 1)

@@ -1,0 +1,1 @@
+"""Networks, losses, metrics and checkpoints that describe themselves."""

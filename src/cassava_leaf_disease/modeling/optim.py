@@ -29,7 +29,7 @@ def build_optimizer(network: nn.Module, config: OptimConfig, lr: float, weight_d
         }
         for (is_head, decays), parameters in groups.items()
     ]
-    return torch.optim.AdamW(settings, lr=lr, betas=config.betas, fused=next(network.parameters()).is_cuda or None)
+    return torch.optim.AdamW(settings, lr=lr, betas=config.betas)
 
 
 def build_schedulers(

@@ -102,10 +102,10 @@ def _answered(error: "ClientError", bucket: str) -> str:
 
 def _failed(error: "BotoCoreError") -> str:
     """What went wrong before the server could answer, or while it did."""
-    from botocore.exceptions import HTTPClientError, NoCredentialsError, PartialCredentialsError
+    from botocore import exceptions
 
-    if isinstance(error, NoCredentialsError | PartialCredentialsError):
+    if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
         return "credentials are incomplete; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    if isinstance(error, HTTPClientError):
-        return f"{_endpoint() or 'AWS'} cannot be reached ({type(error).__name__})"
+    if isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError):
+        return f"{_endpoint() or 'AWS'} cannot be reached, or the connection broke ({type(error).__name__})"
     return " ".join(str(error).split())

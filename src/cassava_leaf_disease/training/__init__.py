@@ -1,0 +1,1 @@
+"""Workflows that learn: fit, cross-validation, the demo."""
