@@ -21,8 +21,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from cassava_leaf_disease.config.load import load_config
+from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.data.datamodule import Batch, LeafDataModule
-from cassava_leaf_disease.data.files import available_cpus
 from cassava_leaf_disease.data.sampling import EpochSampler
 from cassava_leaf_disease.data.synthetic import balanced_labels, draw_leaf
 

@@ -1,9 +1,9 @@
 """What the whole system agrees on: the five classes, and the one definition of an answer."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 CLASS_NAMES: Final[tuple[str, ...]] = (
     "Cassava Bacterial Blight",
@@ -15,6 +15,10 @@ CLASS_NAMES: Final[tuple[str, ...]] = (
 NUM_CLASSES: Final = len(CLASS_NAMES)
 
 Verdict = Literal["diagnosis", "uncertain", "not_cassava", "poor_photo"]
+ModelSource = Literal["explicit", "outputs", "s3", "package"]
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+SUM_TOLERANCE: Final = 1e-4  # how far the probabilities of one answer may sum from 1
 
 
 class ClassProbability(BaseModel):
@@ -24,7 +28,7 @@ class ClassProbability(BaseModel):
 
     class_id: int
     class_name: str
-    prob: float = Field(ge=0, le=1)
+    prob: Probability
 
 
 class ModelIdentity(BaseModel):
@@ -34,7 +38,7 @@ class ModelIdentity(BaseModel):
 
     name: str
     version: str
-    source: Literal["explicit", "outputs", "s3", "package"]
+    source: ModelSource
     path: str
 
 
@@ -49,15 +53,25 @@ class Prediction(BaseModel):
 
     predicted_class_id: int
     class_name: str
-    confidence: float = Field(ge=0, le=1)
-    probabilities: dict[str, float]
+    confidence: Probability
+    probabilities: dict[str, Probability]
     top_k: tuple[ClassProbability, ...]
     verdict: Verdict
     model: ModelIdentity
     image: str | None = None
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        total = sum(self.probabilities.values())
+        if abs(total - 1) > SUM_TOLERANCE:
+            msg = f"the probabilities sum to {total}; expected 1 within {SUM_TOLERANCE}"
+            raise ValueError(msg)
+        return self
 
-def rank_classes(probabilities: Sequence[float], class_names: Sequence[str], top_k: int) -> tuple[ClassProbability, ...]:
+
+def rank_classes(
+    probabilities: Sequence[float], class_names: Sequence[str], top_k: int
+) -> tuple[ClassProbability, ...]:
     """The `top_k` most probable classes, most probable first; equal ones by class id."""
     order = sorted(range(len(class_names)), key=lambda index: (-probabilities[index], index))
     return tuple(

@@ -4,19 +4,28 @@ import logging
 import os
 import sys
 
+from cassava_leaf_disease.errors import ConfigError
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 
 def configure_logging(level: str | None = None) -> None:
     """Sends the package's log records to stderr, one line each.
 
-    The level is `level`, else the environment variable `CASSAVA_LOG_LEVEL`, else INFO. Chatty libraries
-    are kept to warnings.
+    The level is `level`, else the environment variable `CASSAVA_LOG_LEVEL`, else INFO. Of chatty libraries
+    only errors are shown.
+
+    Raises:
+        ConfigError: There is no such level.
     """
-    wanted = (level or os.environ.get("CASSAVA_LOG_LEVEL") or "INFO").upper()
+    wanted = level or os.environ.get("CASSAVA_LOG_LEVEL") or "INFO"
+    if wanted.upper() not in LEVELS:
+        raise ConfigError(f"CASSAVA_LOG_LEVEL={wanted}: no such level; expected one of {', '.join(LEVELS)}")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     package = logging.getLogger("cassava_leaf_disease")
     package.handlers[:] = [handler]
-    package.setLevel(wanted if wanted in logging.getLevelNamesMapping() else "INFO")
+    package.setLevel(wanted.upper())
     for noisy in ("lightning", "lightning.pytorch", "lightning.fabric", "timm", "PIL", "albumentations", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 

@@ -12,12 +12,12 @@ LAST_CHECKPOINT = "last.ckpt"
 
 def root() -> Path:
     """The directory that relative paths start from."""
-    return Path(os.environ.get("CASSAVA_ROOT") or Path.cwd()).expanduser().absolute()
+    return _expanded(os.environ.get("CASSAVA_ROOT") or Path.cwd()).absolute()
 
 
 def resolve(path: str | Path) -> Path:
     """An absolute path: `~` expanded, relative paths taken from `root()`."""
-    return Path(os.path.normpath(root() / Path(path).expanduser()))
+    return Path(os.path.normpath(root() / _expanded(path)))
 
 
 def runs_dir(outputs_dir: Path) -> Path:
@@ -61,3 +61,8 @@ def newest_best_checkpoint(outputs_dir: Path) -> Path | None:
     """The most recently written `best.ckpt` anywhere under `outputs_dir`, or None."""
     found = [path for path in outputs_dir.rglob(BEST_CHECKPOINT) if path.is_file()] if outputs_dir.is_dir() else []
     return max(found, key=lambda path: (path.stat().st_mtime_ns, str(path)), default=None)
+
+
+def _expanded(path: str | Path) -> Path:
+    """`~` and `~user` expanded; one that names nobody stays as it is (`Path.expanduser` would raise)."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111

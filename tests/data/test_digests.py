@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.data.digests import MEMO_NAME, data_fingerprint, digest_bytes, photo_digests
-from cassava_leaf_disease.data.files import available_cpus, replace_file
 from cassava_leaf_disease.data.table import LabeledPhoto
 from cassava_leaf_disease.errors import DataError
 
@@ -80,14 +80,6 @@ def test_a_cache_folder_that_cannot_be_made_names_its_key(
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"cannot be (written|read).*paths.cache_dir=FOLDER"):
         photo_digests(photos, tmp_path / "file" / "below")
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
-    replace_file(tmp_path / "a.txt", "old")
-    with pytest.raises(UnicodeEncodeError):
-        replace_file(tmp_path / "a.txt", "new \ud800")
-    assert (tmp_path / "a.txt").read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_available_cpus_counts_all_where_affinity_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

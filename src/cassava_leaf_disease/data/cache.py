@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.data.digests import digest_bytes, photo_digests
-from cassava_leaf_disease.data.files import available_cpus
 from cassava_leaf_disease.data.store import DamagedStoreError, Extent, PixelStore, StoreContents, StoreWriter
 from cassava_leaf_disease.data.table import LabeledPhoto, name_some
 from cassava_leaf_disease.errors import DataError, ImageError
@@ -88,9 +88,7 @@ class PhotoCache:
             if contents is None or _missing(wanted, contents):
                 contents = self._fill(wanted, limits or DecodeLimits())
         except OSError as error:
-            raise DataError(
-                f"the photo cache in {self._dir} failed: {error.strerror or error}; {_MENDS}"
-            ) from error
+            raise DataError(f"the photo cache in {self._dir} failed: {error.strerror or error}; {_MENDS}") from error
         return CachedPhotos(contents.pixels_path, tuple(contents.extents[digest] for _, digest in wanted))
 
     def _load(self) -> StoreContents | None:
@@ -185,9 +183,7 @@ _MENDS = "type paths.cache_dir=FOLDER on a larger disk, or data.cache.enabled=fa
 
 def _missing(wanted: Sequence[_Wanted], contents: StoreContents) -> list[_Wanted]:
     """One photo for each content that the store lacks."""
-    lacking = {
-        digest: (photo, digest) for photo, digest in reversed(wanted) if digest not in contents.extents
-    }
+    lacking = {digest: (photo, digest) for photo, digest in reversed(wanted) if digest not in contents.extents}
     return list(reversed(lacking.values()))
 
 

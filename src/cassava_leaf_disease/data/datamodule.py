@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.cache import PhotoCache
+from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.data.datasets import (
     DecodedPhotos,
     EvalDataset,
@@ -23,12 +24,12 @@ from cassava_leaf_disease.data.datasets import (
     TrainDataset,
 )
 from cassava_leaf_disease.data.digests import data_fingerprint, photo_digests
-from cassava_leaf_disease.data.files import available_cpus
 from cassava_leaf_disease.data.sampling import EpochSampler
 from cassava_leaf_disease.data.splits import PARTS, Part, Split, split_photos, write_manifest
 from cassava_leaf_disease.data.synthetic import balanced_labels
 from cassava_leaf_disease.data.table import LabeledPhoto, read_kaggle
 from cassava_leaf_disease.imaging.augment import build_augmentation
+from cassava_leaf_disease.imaging.decode import DecodeLimits
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
 
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
@@ -40,9 +41,7 @@ SYNTHETIC_VERSION = 1  # raise it when draw_leaf gives other pictures than befor
 _SYNTHETIC_FIRST_INDEX: dict[Part, int] = {"train": 0, "val": 1_000_000_000, "test": 2_000_000_000}
 
 
-def resolve_num_workers(
-    setting: int | Literal["auto"], cpu_count: int, platform: str, accelerator: Accelerator
-) -> int:
+def resolve_num_workers(setting: int | Literal["auto"], cpu_count: int, platform: str, accelerator: Accelerator) -> int:
     """How many loader processes: the setting, or for "auto" what suits the machine.
 
     0 on macOS and Windows, where processes start by spawn and import everything anew. On Linux with a GPU
@@ -83,8 +82,7 @@ class LeafDataModule(LightningDataModule):
         Raises:
             DataError: The photos or their table are missing or wrong, or too few for the split.
         """
-        if not self._labels:
-            self._divide()
+        self.divide()
         stages: dict[str | None, tuple[Part, ...]] = {
             "fit": ("train", "val"),
             "validate": ("val",),
@@ -93,6 +91,19 @@ class LeafDataModule(LightningDataModule):
         for part in stages.get(stage, PARTS):
             if part not in self._sources:
                 self._sources[part] = self._source(part)
+
+    def divide(self) -> None:
+        """Reads the table and divides the photos; decodes none of them; again costs nothing.
+
+        Raises:
+            DataError: The photos or their table are missing or wrong, or too few for the split.
+        """
+        if self._labels:
+            return
+        if self._config.data.synthetic.enabled:
+            self._divide_synthetic()
+        else:
+            self._divide_photos()
 
     def labels(self, part: Part) -> npt.NDArray[np.int64]:
         """The class ids of a part, (N,) int64, in the order of its dataset."""
@@ -109,11 +120,14 @@ class LeafDataModule(LightningDataModule):
         first = _SYNTHETIC_FIRST_INDEX[part]
         return [f"synthetic-{first + index}" for index in range(len(self.labels(part)))]
 
-    def evaluation_dataset(self, part: Part) -> EvalDataset:
-        """A part as evaluation sees it: whole, in order, without random changes; "train" is decoded again."""
+    def evaluation_dataset(self, part: Part, limits: DecodeLimits | None = None) -> EvalDataset:
+        """A part as evaluation sees it: whole, in order, without random changes; "train" is decoded again.
+
+        Photos that `setup` has not prepared are decoded within `limits`.
+        """
         source = self._sources.get(part)
         if source is None or part == "train":
-            source = self._source(part, zoom=1.0)
+            source = self._source(part, zoom=1.0, limits=limits)
         return EvalDataset(source, self.labels(part), self.spec)
 
     def write_manifest(self, path: Path) -> None:
@@ -125,9 +139,7 @@ class LeafDataModule(LightningDataModule):
         config = self._config
         labels = self.labels("train")
         rank, world_size = _rank_and_world_size()
-        sampler = EpochSampler(
-            labels, config.data.sampling, config.train.seed, num_replicas=world_size, rank=rank
-        )
+        sampler = EpochSampler(labels, config.data.sampling, config.train.seed, num_replicas=world_size, rank=rank)
         dataset = TrainDataset(self._sources["train"], labels, build_augmentation(config.augment))
         return self._loader(dataset, sampler, drop_last=drops_last(len(sampler), config.train.batch_size))
 
@@ -150,9 +162,7 @@ class LeafDataModule(LightningDataModule):
         return Split(parts, self._config.data.split)
 
     def _eval_loader(self, part: Part) -> DataLoader[Batch]:
-        return self._loader(
-            EvalDataset(self._sources[part], self.labels(part), self.spec), None, drop_last=False
-        )
+        return self._loader(EvalDataset(self._sources[part], self.labels(part), self.spec), None, drop_last=False)
 
     def _loader(
         self, dataset: TrainDataset | EvalDataset, sampler: EpochSampler | None, *, drop_last: bool
@@ -182,10 +192,7 @@ class LeafDataModule(LightningDataModule):
         """Training processes that share this machine's processors."""
         return max(1, _rank_and_world_size()[1] // self._config.train.num_nodes)
 
-    def _divide(self) -> None:
-        if self._config.data.synthetic.enabled:
-            self._divide_synthetic()
-            return
+    def _divide_photos(self) -> None:
         config = self._config
         photos = read_kaggle(config.paths.data_dir)
         digests = photo_digests(photos, config.paths.cache_dir if config.data.cache.enabled else None)
@@ -209,7 +216,7 @@ class LeafDataModule(LightningDataModule):
         text = hashlib.sha256(recipe.encode()).hexdigest()
         self.fingerprint = self.split_hash = f"synthetic-{text}"
 
-    def _source(self, part: Part, zoom: float | None = None) -> PhotoSource:
+    def _source(self, part: Part, zoom: float | None = None, limits: DecodeLimits | None = None) -> PhotoSource:
         """Training photos larger than the network's input, so that crops stay sharp; others as evaluated."""
         data = self._config.data
         side_px = self.spec.resize_side_px
@@ -220,8 +227,8 @@ class LeafDataModule(LightningDataModule):
             return SyntheticPhotos(self.labels(part), data.split.seed, side_px, first_index=first)
         photos, enlarge = self.split.parts[part], part != "train" or zoom is not None
         if not data.cache.enabled:
-            return DecodedPhotos(photos, side_px, enlarge=enlarge)
-        return PhotoCache(self._config.paths.cache_dir, side_px, enlarge=enlarge).images(photos)
+            return DecodedPhotos(photos, side_px, enlarge=enlarge, limits=limits)
+        return PhotoCache(self._config.paths.cache_dir, side_px, enlarge=enlarge).images(photos, limits)
 
 
 def drops_last(samples: int, batch_size: int) -> bool:

@@ -52,9 +52,7 @@ class DecodedPhotos:
 
     def image(self, index: int) -> Image:
         """Photo `index`, decoded and resized."""
-        return resize_shorter_side(
-            read_image(self._paths[index], self._limits), self._side_px, enlarge=self._enlarge
-        )
+        return resize_shorter_side(read_image(self._paths[index], self._limits), self._side_px, enlarge=self._enlarge)
 
 
 class SyntheticPhotos:
@@ -109,7 +107,7 @@ class EvalDataset(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, source: PhotoSource, labels: Labels, spec: Preprocessing) -> None:
         self._source = source
-        self._labels = _checked(labels, source)
+        self.labels = _checked(labels, source)
         self._spec = spec
 
     def __len__(self) -> int:
@@ -117,7 +115,7 @@ class EvalDataset(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """One sample: ((3, S, S) uint8, class id)."""
-        return _to_tensor(to_network_size(self._source.image(index), self._spec)), int(self._labels[index])
+        return _to_tensor(to_network_size(self._source.image(index), self._spec)), int(self.labels[index])
 
 
 def _checked(labels: Labels, source: PhotoSource) -> npt.NDArray[np.int64]:

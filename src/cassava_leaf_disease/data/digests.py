@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cassava_leaf_disease.data.files import available_cpus, replace_file
+from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.data.table import LabeledPhoto, name_some
 from cassava_leaf_disease.errors import DataError
+from cassava_leaf_disease.storage.files import write_text
 
 DIGEST_BYTES = 16
 MEMO_NAME = "digests.json"
@@ -37,17 +38,11 @@ def photo_digests(photos: Sequence[LabeledPhoto], memo_dir: Path | None = None) 
     with ThreadPoolExecutor(available_cpus()) as pool:  # hashing and reading release the GIL
         found = list(pool.map(lambda photo: _digest(photo.path, memo), photos))
     unreadable = [
-        f"{photo.image_id} ({entry})"
-        for photo, entry in zip(photos, found, strict=True)
-        if isinstance(entry, str)
+        f"{photo.image_id} ({entry})" for photo, entry in zip(photos, found, strict=True) if isinstance(entry, str)
     ]
     if unreadable:
         raise DataError(f"{len(unreadable)} of {len(photos)} photos cannot be read: {name_some(unreadable)}")
-    entries = {
-        str(photo.path): entry
-        for photo, entry in zip(photos, found, strict=True)
-        if not isinstance(entry, str)
-    }
+    entries = {str(photo.path): entry for photo, entry in zip(photos, found, strict=True) if not isinstance(entry, str)}
     if memo_dir is not None and any(memo.get(path) != entry for path, entry in entries.items()):
         _write_memo(memo_dir, entries)
     return tuple(entries[str(photo.path)][2] for photo in photos)
@@ -59,9 +54,7 @@ def data_fingerprint(photos: Sequence[LabeledPhoto], digests: Sequence[str] | No
     `digests` are those of `photo_digests`, where they are known already.
     """
     known = photo_digests(photos) if digests is None else digests
-    lines = sorted(
-        f"{photo.image_id},{photo.label},{digest}\n" for photo, digest in zip(photos, known, strict=True)
-    )
+    lines = sorted(f"{photo.image_id},{photo.label},{digest}\n" for photo, digest in zip(photos, known, strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -87,8 +80,7 @@ def _read_memo(memo_dir: Path) -> Memo:
         return {}
     try:
         return {
-            path: (int(size), int(mtime_ns), str(digest))
-            for path, (size, mtime_ns, digest) in json.loads(text).items()
+            path: (int(size), int(mtime_ns), str(digest)) for path, (size, mtime_ns, digest) in json.loads(text).items()
         }
     except (ValueError, TypeError, AttributeError):
         _log.warning("%s is damaged: all photos are hashed again", memo_dir / MEMO_NAME)
@@ -99,10 +91,8 @@ def _write_memo(memo_dir: Path, entries: Memo) -> None:
     """Adds to what is remembered; of two runs that write together one wins, which costs only time."""
     remembered = _read_memo(memo_dir) | entries
     try:
-        memo_dir.mkdir(parents=True, exist_ok=True)
-        replace_file(memo_dir / MEMO_NAME, json.dumps(remembered, separators=(",", ":")))
+        write_text(memo_dir / MEMO_NAME, json.dumps(remembered, separators=(",", ":")))
     except OSError as error:
         raise DataError(
-            f"{memo_dir} cannot be written ({error.strerror}); "
-            "type paths.cache_dir=FOLDER or data.cache.enabled=false"
+            f"{memo_dir} cannot be written ({error.strerror}); type paths.cache_dir=FOLDER or data.cache.enabled=false"
         ) from None

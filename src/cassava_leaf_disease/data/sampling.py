@@ -17,9 +17,7 @@ Labels = Sequence[int] | npt.NDArray[np.int64]
 _EXPONENTS = {"none": 0.0, "sqrt_inverse": -0.5, "inverse": -1.0}
 
 
-def class_weights(
-    labels: Labels, weighting: Weighting, num_classes: int = NUM_CLASSES
-) -> npt.NDArray[np.float32]:
+def class_weights(labels: Labels, weighting: Weighting, num_classes: int = NUM_CLASSES) -> npt.NDArray[np.float32]:
     """A weight for each class, (C,) float32: its frequency to the power 0, -1/2 or -1.
 
     The mean over the samples is 1, so that the size of the loss does not change; a class without

@@ -11,18 +11,16 @@ from typing import Final, Literal, cast, get_args
 import numpy as np
 
 from cassava_leaf_disease.config.schema import LimitsConfig, SplitConfig
-from cassava_leaf_disease.data.files import replace_file
 from cassava_leaf_disease.data.table import LabeledPhoto
 from cassava_leaf_disease.domain import CLASS_NAMES, NUM_CLASSES
 from cassava_leaf_disease.errors import DataError
+from cassava_leaf_disease.storage.files import write_text
 
 Part = Literal["train", "val", "test"]
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
 MANIFEST_COLUMNS = ("image_id", "label", "part")
 
-_Units = list[
-    tuple[LabeledPhoto, ...]
-]  # photos of one content stay together; the first one's label stands for all
+_Units = list[tuple[LabeledPhoto, ...]]  # photos of one content stay together; the first one's label stands for all
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +70,7 @@ def split_photos(
     )
 
 
-def limit_photos(
-    photos: Sequence[LabeledPhoto], max_samples: int | None, seed: int
-) -> tuple[LabeledPhoto, ...]:
+def limit_photos(photos: Sequence[LabeledPhoto], max_samples: int | None, seed: int) -> tuple[LabeledPhoto, ...]:
     """At most `max_samples` photos with the class balance of all (largest remainders), sorted by image_id.
 
     Every class that is there keeps at least one photo. Within a class the photos with the smallest
@@ -83,9 +79,7 @@ def limit_photos(
     if max_samples is None or len(photos) <= max_samples:
         return tuple(photos)
     by_class: dict[int, list[LabeledPhoto]] = {}
-    for photo in sorted(
-        photos, key=lambda photo: hashlib.sha256(f"{seed}:{photo.image_id}".encode()).digest()
-    ):
+    for photo in sorted(photos, key=lambda photo: hashlib.sha256(f"{seed}:{photo.image_id}".encode()).digest()):
         by_class.setdefault(photo.label, []).append(photo)
     shares = _largest_remainders({label: len(members) for label, members in by_class.items()}, max_samples)
     kept = (photo for label, members in by_class.items() for photo in members[: shares[label]])
@@ -94,8 +88,7 @@ def limit_photos(
 
 def write_manifest(split: Split, path: Path) -> None:
     """Writes `image_id,label,part`, sorted by image_id; whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, ",".join(MANIFEST_COLUMNS) + "\n" + "".join(_manifest_lines(split)))
+    write_text(path, ",".join(MANIFEST_COLUMNS) + "\n" + "".join(_manifest_lines(split)))
 
 
 def read_manifest(path: Path) -> dict[str, tuple[int, Part]]:
@@ -113,9 +106,7 @@ def read_manifest(path: Path) -> dict[str, tuple[int, Part]]:
     except OSError as error:
         raise DataError(f"no split manifest: {path} cannot be read ({error.strerror})") from None
     except (LookupError, ValueError, csv.Error):
-        raise DataError(
-            f"{path} is no split manifest; expected the columns {','.join(MANIFEST_COLUMNS)}"
-        ) from None
+        raise DataError(f"{path} is no split manifest; expected the columns {','.join(MANIFEST_COLUMNS)}") from None
     return manifest
 
 

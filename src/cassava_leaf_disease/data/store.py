@@ -83,9 +83,7 @@ class PixelStore:
         contents = StoreContents(self._pixels_path(raw[:HEADER_BYTES]), _parse_records(raw[HEADER_BYTES:]))
         size = contents.pixels_path.stat().st_size if contents.pixels_path.is_file() else -1
         if size < contents.end:
-            raise DamagedStoreError(
-                f"{contents.pixels_path.name} is shorter than {self.index_path.name} says"
-            )
+            raise DamagedStoreError(f"{contents.pixels_path.name} is shorter than {self.index_path.name} says")
         return contents
 
     def create(self) -> StoreContents:

@@ -85,9 +85,7 @@ def _shape(rng: np.random.Generator, size: int, *, crooked: bool) -> _Leaf:
     for number in range(lobes):
         offset = number - (lobes - 1) / 2
         angle = turn + spread * offset + rng.normal(0, 0.14 if crooked else 0.04)
-        reach = (
-            length * (1 - 0.07 * abs(offset)) * (rng.uniform(0.6, 1.0) if crooked else rng.uniform(0.92, 1.0))
-        )
+        reach = length * (1 - 0.07 * abs(offset)) * (rng.uniform(0.6, 1.0) if crooked else rng.uniform(0.92, 1.0))
         bend = rng.normal(0, 0.6 if crooked else 0.12)
         cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         u = (x * cos + y * sin) / np.float32(reach)
@@ -99,9 +97,7 @@ def _shape(rng: np.random.Generator, size: int, *, crooked: bool) -> _Leaf:
         depth = np.where(nearest, inner, depth)
         along = np.where(nearest, t, along)
         across = np.where(nearest, np.abs(v) / np.maximum(half, np.float32(1e-4)), across)
-    return _Leaf(
-        np.clip(depth * np.float32(size) + np.float32(0.5), 0, 1), along, np.minimum(across, np.float32(1.5))
-    )
+    return _Leaf(np.clip(depth * np.float32(size) + np.float32(0.5), 0, 1), along, np.minimum(across, np.float32(1.5)))
 
 
 def _healthy_tissue(rng: np.random.Generator, leaf: _Leaf) -> Plane:
@@ -131,9 +127,7 @@ def _brown_streak(rng: np.random.Generator, leaf: _Leaf, tissue: Plane) -> Plane
     """Brown streak disease: yellow that follows the veins and fades out like a feather."""
     size = len(leaf.inside)
     patchy = np.clip(2.2 * _noise(rng, size, 5) - 0.35, 0, 1)
-    feather = np.maximum(
-        _veins(leaf, rng.uniform(0.16, 0.3)), np.exp(-((leaf.across / rng.uniform(0.3, 0.5)) ** 2))
-    )
+    feather = np.maximum(_veins(leaf, rng.uniform(0.16, 0.3)), np.exp(-((leaf.across / rng.uniform(0.3, 0.5)) ** 2)))
     return _blend(tissue, _YELLOW, rng.uniform(0.65, 0.95) * feather * patchy)
 
 
@@ -142,9 +136,7 @@ def _green_mottle(rng: np.random.Generator, leaf: _Leaf, tissue: Plane) -> Plane
     size = len(leaf.inside)
     fine = _noise(rng, size, min(int(rng.integers(36, 50)), size // 2))
     where = np.clip(1.4 * _noise(rng, size, 4) + 0.25, 0, 1)
-    return _blend(
-        tissue, _PALE_GREEN, rng.uniform(0.5, 0.9) * _step(fine, rng.uniform(0.52, 0.6), 0.06) * where
-    )
+    return _blend(tissue, _PALE_GREEN, rng.uniform(0.5, 0.9) * _step(fine, rng.uniform(0.52, 0.6), 0.06) * where)
 
 
 def _mosaic(rng: np.random.Generator, leaf: _Leaf, tissue: Plane) -> Plane:
@@ -173,9 +165,7 @@ def _background(rng: np.random.Generator, size: int) -> Plane:
     foliage = np.float32(rng.choice((0.0, 0.5, 1.0)))
     mixed = _step(_noise(rng, size, 4), 1 - float(foliage), 0.05)[..., None]
     soil = _SOIL * (rng.uniform(0.75, 1.3) * rng.uniform(0.93, 1.07, 3)).astype(np.float32)
-    return (soil * (1 - mixed) + _FOLIAGE * rng.uniform(0.8, 1.8) * mixed).astype(np.float32) * grain[
-        ..., None
-    ]
+    return (soil * (1 - mixed) + _FOLIAGE * rng.uniform(0.8, 1.8) * mixed).astype(np.float32) * grain[..., None]
 
 
 def _photograph(rng: np.random.Generator, picture: Plane) -> Pixels:

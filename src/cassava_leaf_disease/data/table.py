@@ -64,9 +64,7 @@ def read_table(csv_path: Path, images_dir: Path) -> tuple[LabeledPhoto, ...]:
     if not csv_path.is_file():
         raise DataError(f"no table: {csv_path} is missing or no file; expected a CSV file with {_header()}")
     if not images_dir.is_dir():
-        raise DataError(
-            f"no photos: {images_dir} is missing or no folder; expected the photos that {csv_path} names"
-        )
+        raise DataError(f"no photos: {images_dir} is missing or no folder; expected the photos that {csv_path} names")
     rows = _read_rows(csv_path)
     _check_labels(csv_path, rows)
     _check_names(csv_path, rows)
@@ -91,9 +89,7 @@ def _read_rows(csv_path: Path) -> list[_Row]:
         with csv_path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(_rows(csv_path, file))
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{csv_path} is no UTF-8 text (byte {error.start}); save it as CSV in UTF-8"
-        ) from None
+        raise DataError(f"{csv_path} is no UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from None
     except csv.Error as error:
         raise DataError(f"{csv_path} is no readable CSV: {error}; expected {_header()}") from None
     except OSError as error:
@@ -109,9 +105,7 @@ def _rows(csv_path: Path, file: TextIO) -> Iterator[_Row]:
     reader.fieldnames = columns
     if absent := [name for name in COLUMNS if name not in columns]:
         seen = ",".join(columns) or "nothing"
-        raise DataError(
-            f"{csv_path} has no column {' and no column '.join(absent)}: seen {seen}, expected {_header()}"
-        )
+        raise DataError(f"{csv_path} has no column {' and no column '.join(absent)}: seen {seen}, expected {_header()}")
     for values in reader:
         cells: Mapping[str, str | None] = values
         yield _Row(reader.line_num, *((cells[name] or "").strip() for name in COLUMNS))
@@ -122,8 +116,7 @@ def _check_labels(csv_path: Path, rows: Iterable[_Row]) -> None:
     if wrong:
         shown = [f"line {row.line} ({row.image_id}: {row.label or 'no label'})" for row in wrong]
         raise DataError(
-            f"{csv_path}: {_WANTED}; {len(wrong)} of the rows have another one: {name_some(shown)}; "
-            "mend or remove them"
+            f"{csv_path}: {_WANTED}; {len(wrong)} of the rows have another one: {name_some(shown)}; mend or remove them"
         )
 
 
@@ -144,9 +137,7 @@ def _check_duplicates(csv_path: Path, rows: Iterable[_Row]) -> None:
     repeated = {image_id: seen for image_id, seen in labels.items() if len(seen) > 1}
     if not repeated:
         return
-    conflicting = [
-        f"{name} (labels {', '.join(seen)})" for name, seen in repeated.items() if len(set(seen)) > 1
-    ]
+    conflicting = [f"{name} (labels {', '.join(seen)})" for name, seen in repeated.items() if len(set(seen)) > 1]
     same = [name for name, seen in repeated.items() if len(set(seen)) == 1]
     found = []
     if conflicting:

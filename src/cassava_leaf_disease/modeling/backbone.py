@@ -5,12 +5,14 @@ import logging
 import pickle
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import torch
 from torch import nn
 
 from cassava_leaf_disease.config.schema import ModelConfig
-from cassava_leaf_disease.errors import CheckpointError, ConfigError, WeightsError
+from cassava_leaf_disease.errors import ConfigError, WeightsError
 from cassava_leaf_disease.modeling.checkpoint import AVERAGE_PREFIX, NETWORK_PREFIX
 
 logger = logging.getLogger(__name__)
@@ -107,7 +109,9 @@ def load_weights(network: nn.Module, path: Path) -> None:
     wanted = network.state_dict()
     head = tuple(f"{name}." for name in classifier_names(network))
     dropped = {
-        name for name in state if name.startswith(head) and (name not in wanted or wanted[name].shape != state[name].shape)
+        name
+        for name in state
+        if name.startswith(head) and (name not in wanted or wanted[name].shape != state[name].shape)
     }
     kept = {name: tensor for name, tensor in state.items() if name not in dropped}
     missing = [name for name in wanted if name not in kept and not name.startswith(head)]
@@ -127,18 +131,18 @@ def load_weights(network: nn.Module, path: Path) -> None:
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise WeightsError(f"model.weights_path={path}: no such file; expected a .safetensors or .ckpt file")
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, CheckpointError) as error:
-        raise WeightsError(f"model.weights_path={path}: cannot be read as plain weights ({type(error).__name__})") from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":
-            raise
-        raise WeightsError(f"model.weights_path={path}: damaged safetensors file ({error})") from error
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise WeightsError(
+            f"model.weights_path={path}: cannot be read as plain weights ({type(error).__name__}); "
+            "expected a .safetensors file, or a .ckpt or .pth file that holds tensors only"
+        ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
     for prefix in (AVERAGE_PREFIX, NETWORK_PREFIX):
@@ -158,7 +162,6 @@ def _size_options(backbone: str, image_size_px: int) -> dict[str, Any]:
 
 def _check_hub_reachable(backbone: str) -> None:
     """Fails in seconds, where the hub's own client would retry for most of a minute."""
-    import httpx
     import timm
     from huggingface_hub import constants, try_to_load_from_cache
 
@@ -169,13 +172,17 @@ def _check_hub_reachable(backbone: str) -> None:
             "type model.pretrained=false, or name a file with model.weights_path=…"
         )
     cached = cfg.hf_hub_id and any(
-        isinstance(try_to_load_from_cache(cfg.hf_hub_id, name), str) for name in ("model.safetensors", "pytorch_model.bin")
+        isinstance(try_to_load_from_cache(cfg.hf_hub_id, name), str)
+        for name in ("model.safetensors", "pytorch_model.bin")
     )
     if cached:
         return
     try:
-        httpx.head(constants.ENDPOINT, timeout=_HUB_TIMEOUT_S, follow_redirects=True)
-    except httpx.TransportError as error:
+        with urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=_HUB_TIMEOUT_S):  # noqa: S310  https
+            return
+    except HTTPError:
+        return  # the hub answered, if only to say no: its own client knows better
+    except OSError as error:
         raise _hub_error(backbone, str(error)) from error
 
 

@@ -1,8 +1,8 @@
-"""The network as Lightning trains it: loss, schedule, running average of weights, metrics over whole splits."""
+"""The network as Lightning trains it: loss, schedule, running average, metrics over whole splits."""
 
 from typing import Any, Literal
 
-import lightning as L
+import lightning
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -51,7 +51,7 @@ class StageScores(nn.Module):
         return {f"{stage}/loss": loss, f"{stage}/acc": accuracy(matrix), f"{stage}/f1_macro": f1_macro(matrix)}, matrix
 
 
-class LeafClassifier(L.LightningModule):
+class LeafClassifier(lightning.LightningModule):
     """Trains `network` (float32 `(N, 3, S, S)` to logits `(N, 5)`) on uint8 batches.
 
     The training loss is the configured one; validation and test losses are plain cross-entropy, so that
@@ -68,7 +68,7 @@ class LeafClassifier(L.LightningModule):
         super().__init__()
         self.config = config
         self.metadata = metadata
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.head = tuple(f"{name}." for name in classifier_names(network))
         if config.model.freeze_backbone and not self.head:
             raise ConfigError(
@@ -78,7 +78,7 @@ class LeafClassifier(L.LightningModule):
         self.average: ModelEmaV3 | None = None
         if config.optim.ema_decay is not None:
             self.average = ModelEmaV3(self.network, decay=config.optim.ema_decay, use_warmup=True, warmup_power=0.75)
-            self.average.requires_grad_(requires_grad=False)
+            self.average.requires_grad_(requires_grad=False).train()  # Lightning switches it with the network
         self.loss = build_loss(config.loss, None if class_weights is None else torch.from_numpy(class_weights))
         self.scores = nn.ModuleDict({f"{stage}_scores": StageScores() for stage in ("train", "val", "test")})
         self.confusion: dict[str, npt.NDArray[np.int64]] = {}

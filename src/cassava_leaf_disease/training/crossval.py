@@ -18,7 +18,13 @@ from cassava_leaf_disease.inference.predictor import load_predictor
 from cassava_leaf_disease.paths import create_version_dir, version_dirs
 from cassava_leaf_disease.training.fit import train
 from cassava_leaf_disease.training.result import TrainResult
-from cassava_leaf_disease.training.run_folder import METRICS_FILE, changed_settings, describe_run, is_unfinished, write_json
+from cassava_leaf_disease.training.run_folder import (
+    METRICS_FILE,
+    changed_settings,
+    describe_run,
+    is_unfinished,
+    write_json,
+)
 
 logger = logging.getLogger(__name__)
 

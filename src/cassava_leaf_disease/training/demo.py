@@ -5,7 +5,6 @@ Draws leaves, trains a small network on them, then diagnoses a leaf that it has 
 
 import io
 import logging
-from typing import Any
 
 from PIL import Image
 
@@ -20,6 +19,7 @@ from cassava_leaf_disease.training.fit import train
 
 logger = logging.getLogger(__name__)
 
+_BACKBONE = "resnet10t"
 _IMAGE_SIZE_PX = 96
 _PHOTO_SIZE_PX = 512
 _LABEL = 3
@@ -45,18 +45,16 @@ def demo(config: AppConfig) -> Prediction:
 
 def demo_config(config: AppConfig) -> AppConfig:
     """A small network and few small pictures; everything else as configured."""
-
-    def changed(section: Any, **values: Any) -> Any:
-        return section.model_copy(update=values)
-
     size = config.demo.train_size
-    synthetic = changed(config.data.synthetic, enabled=True, train_size=size, val_size=size // 5, test_size=size // 5)
+    parts = {"enabled": True, "train_size": size, "val_size": size // 5, "test_size": size // 5}
+    data = config.data.model_copy(update={"synthetic": config.data.synthetic.model_copy(update=parts)})
+    network = {"name": _BACKBONE, "backbone": _BACKBONE, "pretrained": False, "weights_path": None}
     return config.model_copy(
         update={
-            "data": changed(config.data, synthetic=synthetic),
-            "model": changed(config.model, name="resnet10t", backbone="resnet10t", pretrained=False, weights_path=None),
-            "augment": changed(config.augment, image_size=_IMAGE_SIZE_PX),
-            "train": changed(config.train, epochs=config.demo.epochs, save_checkpoints=True),
+            "data": data,
+            "model": config.model.model_copy(update=network),
+            "augment": config.augment.model_copy(update={"image_size": _IMAGE_SIZE_PX}),
+            "train": config.train.model_copy(update={"epochs": config.demo.epochs, "save_checkpoints": True}),
         }
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import lightning as L
+import lightning
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from lightning.pytorch.loggers import Logger
 
@@ -49,7 +49,7 @@ def train(config: AppConfig, run_dir: Path | None = None) -> TrainResult:
     """
     started_at, start = utc_now(), time.perf_counter()
     accelerator = resolve_accelerator(config.train)
-    L.seed_everything(config.train.seed, workers=True, verbose=False)
+    lightning.seed_everything(config.train.seed, workers=True, verbose=False)
     data = LeafDataModule(config)
     data.setup("fit")
     module = build_module(config, data)
@@ -126,16 +126,16 @@ def describe_model(config: AppConfig, data: LeafDataModule) -> ModelMetadata:
     )
 
 
-def build_trainer(config: AppConfig, recorder: RunRecorder, accelerator: str, precision: str) -> L.Trainer:
+def build_trainer(config: AppConfig, recorder: RunRecorder, accelerator: str, precision: str) -> lightning.Trainer:
     """Lightning's trainer with our callbacks; progress on stderr if that is a terminal."""
-    callbacks: list[L.Callback] = [recorder]
+    callbacks: list[lightning.Callback] = [recorder]
     if config.train.early_stopping.enabled:
         patience = config.train.early_stopping.patience_epochs
         callbacks.append(EarlyStopping(MONITOR, mode="max", patience=patience))
     show_bar = stderr_is_terminal()
     if show_bar:
         callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
-    return L.Trainer(
+    return lightning.Trainer(
         accelerator=accelerator,
         devices=_devices(config, accelerator),
         num_nodes=config.train.num_nodes,
@@ -175,7 +175,9 @@ def build_logger(config: AppConfig) -> Logger | bool:
     return tracker
 
 
-def test_best(trainer: L.Trainer, module: LeafClassifier, data: LeafDataModule, recorder: RunRecorder) -> dict[str, float]:
+def test_best(
+    trainer: lightning.Trainer, module: LeafClassifier, data: LeafDataModule, recorder: RunRecorder
+) -> dict[str, float]:
     """Measures the best weights (the final ones, where nothing was saved) on the test part; `{}` without one."""
     data.setup("test")
     if not data.sizes().get("test"):
@@ -205,5 +207,3 @@ def _devices(config: AppConfig, accelerator: str) -> int | str:
 
 def _last_checkpoint(recorder: RunRecorder) -> Path | None:
     return recorder.last_path if recorder.last_path.is_file() else None
-
-

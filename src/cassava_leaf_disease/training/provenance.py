@@ -37,7 +37,7 @@ def utc_now() -> str:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        answer = subprocess.run(
+        answer = subprocess.run(  # noqa: S603  fixed arguments
             ["git", "-C", str(folder), *arguments],  # noqa: S607  the user's own git
             capture_output=True,
             text=True,

@@ -5,9 +5,8 @@ import io
 import logging
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 from typing_extensions import override
 
@@ -15,6 +14,9 @@ from cassava_leaf_disease.modeling.checkpoint import write_checkpoint
 from cassava_leaf_disease.modeling.module import MONITOR, LeafClassifier
 from cassava_leaf_disease.paths import BEST_CHECKPOINT, LAST_CHECKPOINT, checkpoints_dir
 from cassava_leaf_disease.storage.files import write_text
+
+if TYPE_CHECKING:
+    import lightning
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ class RunRecorder(Checkpoint):
         self.best_metrics = dict(state_dict["best_metrics"])
 
     @override
-    def on_validation_end(self, trainer: "L.Trainer", pl_module: "L.LightningModule") -> None:
+    def on_validation_end(self, trainer: "lightning.Trainer", pl_module: "lightning.LightningModule") -> None:
         if trainer.sanity_checking:
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
@@ -81,7 +83,7 @@ class RunRecorder(Checkpoint):
             write_checkpoint(self.best_path, pl_module.evaluation_network, pl_module.metadata)
 
     @override
-    def on_train_epoch_end(self, trainer: "L.Trainer", pl_module: "L.LightningModule") -> None:
+    def on_train_epoch_end(self, trainer: "lightning.Trainer", pl_module: "lightning.LightningModule") -> None:
         rates = [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]
         row = {"epoch": float(trainer.current_epoch), "lr": max(rates)}
         row |= {name: float(value) for name, value in trainer.callback_metrics.items() if name in COLUMNS}

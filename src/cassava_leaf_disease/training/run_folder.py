@@ -34,6 +34,11 @@ def open_run_dir(config: AppConfig) -> Path:
         return create_version_dir(parent)
     if isinstance(config.train.resume, Path):
         candidates = [config.train.resume]
+        if (config.train.resume / METRICS_FILE).is_file():
+            raise ConfigError(
+                f"train.resume={config.train.resume}: this run is finished ({METRICS_FILE} stands in it); "
+                "leave train.resume out to start a new one"
+            )
     else:
         candidates = [path for path in reversed(version_dirs(parent)) if is_unfinished(path)]
     if not candidates:

@@ -1,0 +1,199 @@
+"""A training run: what it leaves behind, what it repeats, what it refuses."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.errors import ConfigError, DataError, DeviceError
+from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
+from cassava_leaf_disease.training.fit import train
+from cassava_leaf_disease.training.run_folder import locked
+
+SmallConfig = Callable[..., AppConfig]
+
+
+def rows_of(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_folder_holds_everything_the_contract_names(small_config: SmallConfig, tmp_path: Path) -> None:
+    result = train(small_config())
+
+    assert result.run_dir == tmp_path / "outputs" / "runs" / "version_0"
+    names = {path.relative_to(result.run_dir).as_posix() for path in result.run_dir.rglob("*") if path.is_file()}
+    assert names - {".lock"} == {
+        "config.yaml",
+        "split.csv",
+        "metrics.csv",
+        "metrics.json",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    }
+    rows = rows_of(result.run_dir)
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    stages = [f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", "acc", "f1_macro")]
+    assert list(rows[0]) == ["epoch", "lr", *stages]
+    assert all(float(row[name]) >= 0 for row in rows for name in stages)
+
+
+def test_metrics_file_is_the_result_and_agrees_with_its_own_confusion_matrix(small_config: SmallConfig) -> None:
+    result = train(small_config())
+
+    written = json.loads((result.run_dir / "metrics.json").read_text(encoding="utf-8"))
+    assert written == result.model_dump(mode="json")
+    assert set(written["metrics"]) == {
+        f"{stage}/{name}" for stage in ("val", "test") for name in ("loss", "acc", "f1_macro")
+    }
+    matrix = result.confusion_matrix
+    assert matrix is not None
+    assert sum(map(sum, matrix)) == result.photos["test"] == 20
+    assert result.metrics["test/acc"] == pytest.approx(sum(matrix[k][k] for k in range(5)) / 20, abs=1e-6)
+    low, high = result.intervals["test/accuracy"]
+    assert low <= result.metrics["test/acc"] <= high
+
+
+def test_best_checkpoint_describes_itself_and_holds_no_code(small_config: SmallConfig) -> None:
+    result = train(small_config("augment.crop_ratio=0.9"))
+
+    assert result.checkpoint is not None
+    assert set(torch.load(result.checkpoint, weights_only=True)) == {"cassava_metadata", "state_dict"}
+    metadata = load_checkpoint(result.checkpoint).metadata
+    assert metadata.backbone == "test_resnet"
+    assert metadata.preprocessing.image_size_px == 64
+    assert metadata.preprocessing.crop_ratio == 0.9
+    assert metadata.epoch == result.best_epoch
+    assert metadata.metrics["val/f1_macro"] == result.metrics["val/f1_macro"]
+    assert metadata.split.strategy == "synthetic"
+    assert metadata.split.hash == result.split_hash
+
+
+def test_best_checkpoint_is_the_epoch_with_the_highest_validation_f1(small_config: SmallConfig) -> None:
+    result = train(small_config("train.epochs=4", "train.lr=0.01"))
+
+    scores = [float(row["val/f1_macro"]) for row in rows_of(result.run_dir)]
+    assert result.best_epoch == scores.index(max(scores))
+
+
+def test_same_command_twice_gives_the_same_metrics(small_config: SmallConfig) -> None:
+    overrides = ("augment=strong", "augment.image_size=64", "augment.mix.mixup_alpha=0.4", "model.drop_path=0.1")
+    first, second = train(small_config(*overrides)), train(small_config(*overrides))
+
+    assert first.run_dir != second.run_dir
+    assert first.metrics == second.metrics
+    assert rows_of(first.run_dir) == rows_of(second.run_dir)
+
+
+def test_another_seed_gives_other_metrics(small_config: SmallConfig) -> None:
+    assert train(small_config()).metrics != train(small_config("train.seed=1")).metrics
+
+
+def test_a_small_network_learns_the_drawn_leaves(small_config: SmallConfig) -> None:
+    result = train(
+        small_config(
+            *("data.synthetic.train_size=300", "data.synthetic.val_size=100", "train.epochs=8", "train.lr=5e-3"),
+            *("train.batch_size=20", "optim.ema_decay=0.9"),
+        )
+    )
+
+    assert result.metrics["val/acc"] > 0.5  # chance is 0.2
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("optim.schedule=plateau", "optim.plateau.patience_epochs=0"),
+        ("optim.schedule=plateau", "optim.warmup_epochs=0"),
+        ("optim.schedule=constant", "optim.grad_clip_norm=null"),
+        ("loss.class_weights=sqrt_inverse", "data.sampling=inverse"),
+        ("model.freeze_backbone=true", "model.unfreeze_epoch=1"),
+        ("optim.ema_decay=0.9", "model.backbone=test_vit"),
+    ],
+)
+def test_recipes_train_to_the_end(small_config: SmallConfig, overrides: tuple[str, ...]) -> None:
+    assert train(small_config(*overrides)).epochs == 2
+
+
+def test_without_checkpoints_only_figures_are_kept(small_config: SmallConfig) -> None:
+    result = train(small_config("train.save_checkpoints=false"))
+
+    assert result.checkpoint is None
+    assert not list(result.run_dir.rglob("*.ckpt"))
+    assert "test/acc" in result.metrics
+
+
+def test_early_stopping_ends_the_run(small_config: SmallConfig) -> None:
+    result = train(
+        small_config(
+            "train.epochs=30",
+            "train.lr=1e-9",
+            "train.early_stopping.enabled=true",
+            "train.early_stopping.patience_epochs=2",
+        )
+    )
+
+    assert result.epochs < 30
+
+
+def test_max_time_ends_the_run_with_a_checkpoint_and_figures(small_config: SmallConfig) -> None:
+    result = train(small_config("train.epochs=10000", "train.max_time=00:00:00:03"))
+
+    assert 0 < result.epochs < 10_000
+    assert result.checkpoint is not None
+    assert "test/acc" in result.metrics
+
+
+def test_two_runs_get_two_folders(small_config: SmallConfig) -> None:
+    names = {train(small_config("train.epochs=1")).run_dir.name for _ in range(2)}
+    assert names == {"version_0", "version_1"}
+
+
+def test_asking_for_a_gpu_where_there_is_none_is_refused(
+    small_config: SmallConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match=r"train\.accelerator=gpu: no such device"):
+        train(small_config("train.accelerator=gpu"))
+
+
+def test_missing_photos_leave_no_run_folder(small_config: SmallConfig, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"paths\.data_dir"):
+        train(small_config("data.synthetic.enabled=false", "paths.data_dir=/nowhere"))
+    assert not (tmp_path / "outputs" / "runs").exists()
+
+
+def test_freezing_a_network_without_a_named_classifier_is_refused(small_config: SmallConfig) -> None:
+    config = small_config("model.freeze_backbone=true")
+    from cassava_leaf_disease.data.datamodule import LeafDataModule
+    from cassava_leaf_disease.modeling.module import LeafClassifier
+    from cassava_leaf_disease.training.fit import describe_model
+
+    data = LeafDataModule(config)
+    data.setup("fit")
+    with pytest.raises(ConfigError, match="names no classifier"):
+        LeafClassifier(config, torch.nn.Linear(1, 1), describe_model(config, data))
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(ConfigError, match="being trained by another process"), locked(tmp_path):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, from SQLAlchemy and elsewhere
+def test_mlflow_gets_parameters_and_metrics_of_the_run(small_config: SmallConfig, tmp_path: Path) -> None:
+    import mlflow
+
+    result = train(small_config("logger.enabled=true", "logger.experiment_name=leaves", "logger.run_name=first"))
+
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{(tmp_path / 'outputs' / 'mlflow.db').as_posix()}")
+    experiment = client.get_experiment_by_name("leaves")
+    assert experiment is not None
+    [run] = client.search_runs([experiment.experiment_id])
+    assert run.info.run_name == "first"
+    assert run.data.params["train/epochs"] == "2"
+    assert run.data.metrics["test/acc"] == pytest.approx(result.metrics["test/acc"])
