@@ -156,9 +156,7 @@ def _compose_jobs(words: Sequence[str], args: "Namespace") -> list[Job]:
         overrides: Any = OmegaConf.to_container(about.overrides.task, resolve=False)
         jobs.append(Job(tuple(overrides), settings, multirun=about.mode == RunMode.MULTIRUN))
 
-    entry = hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name="config", version_base="1.3")(
-        collect
-    )
+    entry = hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name="config", version_base="1.3")(collect)
     flags = [word for word in words if word not in args.overrides]
     # The commands make their own run folders: what Hydra makes for a sweep goes away with a temporary folder.
     with tempfile.TemporaryDirectory(prefix="cassava-sweep-") as folder, hydra_errors_in_one_line():

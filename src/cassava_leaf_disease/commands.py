@@ -134,9 +134,7 @@ def run_workflow(command: Command, config: "AppConfig") -> object:
     module, _, function = command.workflow.partition(":")
     with _stdout_to_stderr():
         try:
-            workflow: Callable[[AppConfig], object] = getattr(
-                importlib.import_module(f"{PACKAGE}.{module}"), function
-            )
+            workflow: Callable[[AppConfig], object] = getattr(importlib.import_module(f"{PACKAGE}.{module}"), function)
             return workflow(config)
         except ModuleNotFoundError as error:
             library = (error.name or "").partition(".")[0]

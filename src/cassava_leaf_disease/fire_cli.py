@@ -127,15 +127,10 @@ def to_hydra_words(words: Sequence[str]) -> list[str]:
     from fire.decorators import SetParseFn
 
     method = words[0].replace("-", "_")
-    if method == "raw":
-        arguments = [f"{_PLAIN}{word}" for word in words[1:]]
-    else:
-        arguments = _normalised(method, words[1:])
+    arguments = [f"{_PLAIN}{word}" for word in words[1:]] if method == "raw" else _normalised(method, words[1:])
     door = Door()
     SetParseFn(str)(getattr(Door, method))  # values stay the text that was typed
-    translated: list[str] = fire.Fire(
-        door, [method, *arguments], name="cassava-fire", serialize=lambda _: None
-    )
+    translated: list[str] = fire.Fire(door, [method, *arguments], name="cassava-fire", serialize=lambda _: None)
     return translated
 
 
@@ -170,9 +165,7 @@ def _normalised(method: str, words: Sequence[str]) -> list[str]:
         typed, equals, value = word.partition("=")
         flag, negated = _find_flag(method, typed)
         if flag.switch:
-            if (
-                not equals and rest and rest[0].lower() in _TRUTH
-            ):  # `--force true`: no override looks like that
+            if not equals and rest and rest[0].lower() in _TRUTH:  # `--force true`: no override looks like that
                 equals, value = "=", rest.pop(0)
             value = _switch_value(typed, value if equals else "true", negated=negated)
         elif not equals:

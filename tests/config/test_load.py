@@ -162,8 +162,7 @@ def test_what_is_grammar_or_not_text_is_left_alone(override: str) -> None:
         ("model.unfreeze_epoch=0", "model.unfreeze_epoch=0: expected a whole number ≥ 1 or null"),
         (
             "optim.betas=[0.9]",
-            "optim.betas=[0.9]: expected a list of 2, each a number from 0 to 1, for example "
-            "optim.betas=[0.9,0.999]",
+            "optim.betas=[0.9]: expected a list of 2, each a number from 0 to 1, for example optim.betas=[0.9,0.999]",
         ),
         (
             "infer.image_path=",
@@ -172,8 +171,7 @@ def test_what_is_grammar_or_not_text_is_left_alone(override: str) -> None:
         ("infer.checkpoint_s3_uri=x", "infer.checkpoint_s3_uri=x: expected s3://bucket/key or null"),
         (
             "paths.data_dir=null",
-            "paths.data_dir=null: expected a path, for example "
-            "paths.data_dir=data/cassava-leaf-disease-classification",
+            "paths.data_dir=null: expected a path, for example paths.data_dir=data/cassava-leaf-disease-classification",
         ),
         (
             "model.dropout=true,",
@@ -201,8 +199,7 @@ def test_wrong_value_is_told_with_what_is_accepted(overrides: str, line: str) ->
         ),
         (
             ["model.unfreeze_epoch=2"],
-            "model.unfreeze_epoch=2: nothing is frozen; type model.freeze_backbone=true or "
-            "model.unfreeze_epoch=null",
+            "model.unfreeze_epoch=2: nothing is frozen; type model.freeze_backbone=true or model.unfreeze_epoch=null",
         ),
         (
             ["augment.crop.scale=[0.5,0.1]"],
@@ -335,7 +332,5 @@ def test_every_key_tells_what_it_accepts() -> None:
 
 
 def test_group_that_is_no_mapping_is_told() -> None:
-    with pytest.raises(
-        ConfigError, match=r"^train=\[1,2\]: train is a group of keys; type the keys below it"
-    ):
+    with pytest.raises(ConfigError, match=r"^train=\[1,2\]: train is a group of keys; type the keys below it"):
         load_config(["train=[1,2]"])

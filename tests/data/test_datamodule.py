@@ -91,9 +91,7 @@ def test_evaluation_batches_hold_the_whole_part_in_order_as_preprocess_gives_it(
 
 
 @pytest.mark.parametrize("sampling", ["none", "sqrt_inverse"])
-def test_the_same_seed_gives_the_same_batches_and_each_epoch_others(
-    photos_config: Config, sampling: str
-) -> None:
+def test_the_same_seed_gives_the_same_batches_and_each_epoch_others(photos_config: Config, sampling: str) -> None:
     config = photos_config(f"data.sampling={sampling}")
     first = epoch(ready(config))
     assert_equal(epoch(ready(config)), first)
@@ -181,9 +179,7 @@ def test_a_missing_data_set_never_becomes_synthetic(photos_config: Config) -> No
         ready(photos_config("paths.data_dir=/nowhere"))
 
 
-def test_drawn_leaves_differ_between_the_parts_and_need_no_files(
-    small_config: Config, tmp_path: Path
-) -> None:
+def test_drawn_leaves_differ_between_the_parts_and_need_no_files(small_config: Config, tmp_path: Path) -> None:
     module = ready(small_config("data.limits.max_train_samples=30"), None)
     assert module.split is None
     assert module.sizes() == {"train": 30, "val": 20, "test": 20}
@@ -199,9 +195,7 @@ def test_drawn_leaves_differ_between_the_parts_and_need_no_files(
     assert ready(small_config("data.split.seed=1")).fingerprint != module.fingerprint
 
 
-def test_the_ranks_of_a_distributed_run_share_an_epoch(
-    photos_config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_ranks_of_a_distributed_run_share_an_epoch(photos_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ready(photos_config())
     whole = list(module.train_dataloader().sampler)
     keys: list[Any] = []
@@ -235,9 +229,7 @@ def test_the_number_of_workers_suits_the_machine(
     assert resolve_num_workers(setting, cpus, platform, accelerator) == workers
 
 
-def test_auto_follows_the_accelerator_that_is_there(
-    photos_config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_follows_the_accelerator_that_is_there(photos_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ready(photos_config("train.num_workers=auto", "train.accelerator=auto"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert module.val_dataloader().num_workers == 0
@@ -256,9 +248,7 @@ def test_auto_follows_the_accelerator_that_is_there(
         (1, 10, False),
     ],
 )
-def test_a_small_last_batch_is_dropped_where_enough_remain(
-    samples: int, batch_size: int, drops: bool
-) -> None:
+def test_a_small_last_batch_is_dropped_where_enough_remain(samples: int, batch_size: int, drops: bool) -> None:
     assert drops_last(samples, batch_size) is drops
 
 

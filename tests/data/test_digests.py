@@ -23,9 +23,7 @@ def photos(tmp_path: Path) -> tuple[LabeledPhoto, ...]:
     return tuple(LabeledPhoto(name, label, folder / name) for label, name in enumerate(("a.jpg", "b.jpg")))
 
 
-def test_the_fingerprint_is_the_same_wherever_the_files_lie(
-    photos: tuple[LabeledPhoto, ...], tmp_path: Path
-) -> None:
+def test_the_fingerprint_is_the_same_wherever_the_files_lie(photos: tuple[LabeledPhoto, ...], tmp_path: Path) -> None:
     copy = shutil.copytree(photos[0].path.parent, tmp_path / "copy")
     moved = [LabeledPhoto(photo.image_id, photo.label, copy / photo.image_id) for photo in reversed(photos)]
     assert data_fingerprint(moved) == data_fingerprint(photos)
@@ -74,9 +72,7 @@ def test_photos_that_vanished_are_named_and_counted(photos: tuple[LabeledPhoto, 
         photo_digests(photos)
 
 
-def test_a_cache_folder_that_cannot_be_made_names_its_key(
-    photos: tuple[LabeledPhoto, ...], tmp_path: Path
-) -> None:
+def test_a_cache_folder_that_cannot_be_made_names_its_key(photos: tuple[LabeledPhoto, ...], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"cannot be (written|read).*paths.cache_dir=FOLDER"):
         photo_digests(photos, tmp_path / "file" / "below")

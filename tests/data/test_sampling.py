@@ -66,8 +66,7 @@ def _epoch(weighting: Weighting, epoch: int) -> list[int]:
 def test_ranks_share_one_epoch_and_all_get_the_same_number(replicas: int) -> None:
     whole = list(EpochSampler(LABELS, "sqrt_inverse", seed=3))
     ranks = [
-        list(EpochSampler(LABELS, "sqrt_inverse", seed=3, num_replicas=replicas, rank=rank))
-        for rank in range(replicas)
+        list(EpochSampler(LABELS, "sqrt_inverse", seed=3, num_replicas=replicas, rank=rank)) for rank in range(replicas)
     ]
     assert {len(keys) for keys in ranks} == {-(-84 // replicas)}
     interleaved = [key for step in zip(*ranks, strict=True) for key in step]

@@ -123,9 +123,7 @@ def test_limits_thin_out_train_and_val_but_never_the_test_part() -> None:
         ((0, 2, 0, 3, 100), 8, [0, 1, 0, 1, 6]),
     ],
 )
-def test_limits_keep_the_class_balance_and_every_class(
-    counts: tuple[int, ...], limit: int, kept: list[int]
-) -> None:
+def test_limits_keep_the_class_balance_and_every_class(counts: tuple[int, ...], limit: int, kept: list[int]) -> None:
     limited = limit_photos(table(counts), limit, seed=1)
     assert [sum(photo.label == label for photo in limited) for label in range(5)] == kept
 
@@ -173,9 +171,7 @@ def test_different_files_split_the_same_with_digests_and_without() -> None:
         ((3, 99, 99, 99, 99), {}, r"the \w+ part holds no photo of Cassava Bacterial Blight"),
     ],
 )
-def test_too_few_photos_are_a_clear_error(
-    counts: tuple[int, ...], changes: dict[str, Any], message: str
-) -> None:
+def test_too_few_photos_are_a_clear_error(counts: tuple[int, ...], changes: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message) as raised:
         split_photos(table(counts), settings(**changes), NO_LIMITS)
     assert "\n" not in str(raised.value)

@@ -90,9 +90,7 @@ def test_workflow_runs_where_there_is_no_stdout(
     assert commands.run_workflow(command(lambda config: config.train.epochs), small_config()) == 2
 
 
-def test_library_of_an_extra_that_is_missing_names_the_extra(
-    command: MakeCommand, small_config: Config
-) -> None:
+def test_library_of_an_extra_that_is_missing_names_the_extra(command: MakeCommand, small_config: Config) -> None:
     def needs_mlflow(_: AppConfig) -> None:
         raise ModuleNotFoundError("No module named 'mlflow.pytorch'", name="mlflow.pytorch")
 
@@ -170,8 +168,7 @@ def test_json_holds_neither_nan_nor_escaped_letters(capsys: pytest.CaptureFixtur
 
     assert commands.write_result(result) == 0
     assert capsys.readouterr().out == (
-        '{\n  "acc": [\n    0.5,\n    null,\n    null\n  ],\n'
-        '  "photo": "манго.jpg",\n  "n": 3,\n  "none": null\n}\n'
+        '{\n  "acc": [\n    0.5,\n    null,\n    null\n  ],\n  "photo": "манго.jpg",\n  "n": 3,\n  "none": null\n}\n'
     )
 
 

@@ -80,9 +80,7 @@ def test_every_flag_of_the_other_commands_becomes_its_override() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "order", list(itertools.permutations(["--synthetic", "--no-mlflow", "a.b=1", "--epochs=2"]))
-)
+@pytest.mark.parametrize("order", list(itertools.permutations(["--synthetic", "--no-mlflow", "a.b=1", "--epochs=2"])))
 def test_booleans_work_in_any_order(order: tuple[str, ...]) -> None:
     assert to_hydra_words(["train", *order]) == [
         "train",

@@ -140,9 +140,7 @@ def test_all_jobs_of_a_sweep_are_checked_before_the_first_runs(door: Door, tmp_p
     code, out, err = door("train", "-m", "train.seed=1,2", "train.epochs=1,x")
 
     assert (code, out) == (2, "")
-    assert (
-        err == "error: train.epochs=x: expected a whole number from 1 to 10000, for example train.epochs=30\n"
-    )
+    assert err == "error: train.epochs=x: expected a whole number from 1 to 10000, for example train.epochs=30\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -195,9 +193,7 @@ def test_bug_shows_its_traceback_and_asks_for_a_report(door: Door) -> None:
     code, out, err = door("train", "train.seed=14")
 
     assert (code, out) == (1, "")
-    assert (
-        "ZeroDivisionError: a slip\nthis is a bug in cassava: please report it with the lines above\n" in err
-    )
+    assert "ZeroDivisionError: a slip\nthis is a bug in cassava: please report it with the lines above\n" in err
 
 
 def test_interrupt_ends_with_130(door: Door) -> None:
@@ -324,9 +320,7 @@ def test_text_file_is_no_photo(door: Door, tmp_path: Path) -> None:
     assert err.count("\n") == 1
 
 
-def test_temporary_folder_of_a_sweep_is_gone(
-    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_temporary_folder_of_a_sweep_is_gone(door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     assert door("train", "-m", "train.seed=1,2")[0] == 0
@@ -349,8 +343,6 @@ def test_importing_the_doors_loads_nothing_heavy() -> None:
         f"print(*{{name.partition('.')[0] for name in sys.modules}} & set({HEAVY!r}))"
     )
 
-    answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
-    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
 
     assert (answer.returncode, answer.stdout.strip()) == (0, "")

@@ -244,9 +244,7 @@ class TestRotate:
 
 
 class TestColor:
-    def ranges(
-        self, image: np.ndarray, measure: Callable[[np.ndarray], Any], *overrides: str
-    ) -> tuple[float, float]:
+    def ranges(self, image: np.ndarray, measure: Callable[[np.ndarray], Any], *overrides: str) -> tuple[float, float]:
         augmentation = only("color.p=1", *overrides)
         values = [float(measure(augmentation(image, seed).astype(float))) for seed in range(200)]
         return min(values), max(values)

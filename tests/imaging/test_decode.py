@@ -67,9 +67,7 @@ def gradient() -> Image.Image:
 
 
 class TestPictures:
-    @pytest.mark.parametrize(
-        "options", [{}, {"progressive": True}, {"subsampling": 0, "restart_marker_rows": 1}]
-    )
+    @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0, "restart_marker_rows": 1}])
     def test_jpeg_has_the_pixels_that_pillow_decodes(self, options: dict[str, object]) -> None:
         data = encode(quarters(), "JPEG", **options)
         assert np.array_equal(decode_image(data), np.array(Image.open(io.BytesIO(data))))
@@ -138,9 +136,7 @@ class TestPictures:
             (16, 2, struct.pack(">6H", 0, 0, 0, 300, 600, 900), struct.pack(">3H", 300, 600, 900)),
         ],
     )
-    def test_the_transparent_colour_becomes_white(
-        self, bits: int, color: int, row: bytes, key: bytes
-    ) -> None:
+    def test_the_transparent_colour_becomes_white(self, bits: int, color: int, row: bytes, key: bytes) -> None:
         data = png(2, 1, bits, color, b"\0" + row, chunk(b"tRNS", key))
         assert decode_image(data).tolist() == [[[0, 0, 0], [*WHITE]]]
 
@@ -322,9 +318,7 @@ class TestRefusals:
 
     def test_an_animated_png_is_refused(self) -> None:
         data = encode(quarters(), save_all=True, append_images=[Image.new("RGB", (48, 32))])
-        with pytest.raises(
-            CorruptImageError, match="an animated PNG of 2 frames; expected one still picture"
-        ):
+        with pytest.raises(CorruptImageError, match="an animated PNG of 2 frames; expected one still picture"):
             decode_image(data)
 
     def test_a_png_that_counts_one_frame_is_a_still(self) -> None:
@@ -334,9 +328,7 @@ class TestRefusals:
 
 class TestLimits:
     def test_bytes_are_checked_before_anything(self) -> None:
-        with pytest.raises(
-            ImageTooLargeError, match=r"big: 2,000 bytes; expected at most 1,000; save it smaller"
-        ):
+        with pytest.raises(ImageTooLargeError, match=r"big: 2,000 bytes; expected at most 1,000; save it smaller"):
             decode_image(b"x" * 2000, DecodeLimits(max_bytes=1000), name="big")
 
     def test_a_files_size_is_checked_before_it_is_read(self, tmp_path: Path) -> None:
@@ -375,9 +367,7 @@ class TestLimits:
         packed = zlib.compress(b"\0" * (6 * 1024**2 // pieces))
         content = b"key\0" + (b"\1\0en\0key\0" if kind == "iTXt" else b"\0") + packed
         data = png(1, 1, 8, 0, b"\0\7", *[chunk(kind.encode(), content)] * pieces)
-        with pytest.raises(
-            ImageTooLargeError, match="texts or colour profile unpack to over 4,194,304 bytes"
-        ):
+        with pytest.raises(ImageTooLargeError, match="texts or colour profile unpack to over 4,194,304 bytes"):
             decode_image(data)
 
     def test_harmless_metadata_is_passed_over(self) -> None:
@@ -416,9 +406,7 @@ class TestFiles:
         with pytest.raises(DataError, match="no such file"):
             read_image(tmp_path)
 
-    def test_an_unreadable_file_is_an_error_of_ours(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_an_unreadable_file_is_an_error_of_ours(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "leaf.jpg"
         path.write_bytes(b"x")
 

@@ -40,9 +40,7 @@ def torchvision_resize(image: np.ndarray, side_px: int, dtype: torch.dtype) -> n
 class TestResize:
     @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
     @pytest.mark.parametrize(("height", "width", "side"), [(300, 401, 224), (97, 61, 128), (500, 500, 31)])
-    def test_equals_torchvision_within_one_level(
-        self, height: int, width: int, side: int, dtype: torch.dtype
-    ) -> None:
+    def test_equals_torchvision_within_one_level(self, height: int, width: int, side: int, dtype: torch.dtype) -> None:
         image = noise(height, width)
         ours = resize_shorter_side(image, side).astype(float)
         assert np.abs(ours - torchvision_resize(image, side, dtype)).max() <= 1.0
@@ -56,9 +54,7 @@ class TestResize:
             assert difference.mean() < 0.05
 
     @settings(max_examples=40, deadline=None)
-    @given(
-        height=st.integers(1, 90), width=st.integers(1, 90), side=st.integers(1, 60), enlarge=st.booleans()
-    )
+    @given(height=st.integers(1, 90), width=st.integers(1, 90), side=st.integers(1, 60), enlarge=st.booleans())
     def test_keeps_the_shape_of_the_photo(self, height: int, width: int, side: int, enlarge: bool) -> None:
         shorter, longer = sorted((height, width))
         if longer > 50 * shorter:
@@ -97,9 +93,7 @@ class TestResize:
 
     def test_a_strip_is_refused_before_it_fills_the_memory(self) -> None:
         strip = np.zeros((1, 60_000, 3), np.uint8)
-        with pytest.raises(
-            ImageTooLargeError, match="a strip of 60000x1 pixels; expected sides within a ratio of 50"
-        ):
+        with pytest.raises(ImageTooLargeError, match="a strip of 60000x1 pixels; expected sides within a ratio of 50"):
             resize_shorter_side(strip, 224)
 
 
@@ -127,9 +121,7 @@ class TestNetworkInput:
         size=st.integers(1, 48),
         ratio=st.floats(0.51, 1, allow_nan=False),
     )
-    def test_every_photo_gets_the_networks_size(
-        self, height: int, width: int, size: int, ratio: float
-    ) -> None:
+    def test_every_photo_gets_the_networks_size(self, height: int, width: int, size: int, ratio: float) -> None:
         spec = Preprocessing(image_size_px=size, crop_ratio=ratio)
         assert to_network_size(noise(height, width), spec).shape == (size, size, 3)
 

@@ -119,9 +119,7 @@ def test_bucket_name_that_cannot_be_is_one_line(tmp_path: Path) -> None:
 def test_half_of_the_credentials_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
 
-    with pytest.raises(
-        StorageError, match="credentials are incomplete; set AWS_ACCESS_KEY_ID and AWS_SECRET"
-    ):
+    with pytest.raises(StorageError, match="credentials are incomplete; set AWS_ACCESS_KEY_ID and AWS_SECRET"):
         fetch_s3(f"s3://open/{KEY}", tmp_path / "best.ckpt")
 
 

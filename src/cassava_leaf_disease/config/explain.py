@@ -36,9 +36,7 @@ def group_choices() -> Mapping[str, tuple[str, ...]]:
     """Each config group of the package and the names of its YAML files, as `augment`: `basic`, `strong`."""
     folders = [entry for entry in files(__package__).iterdir() if entry.is_dir()]
     names = {
-        folder.name: tuple(
-            sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
-        )
+        folder.name: tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
         for folder in folders
     }
     return {group: choices for group, choices in sorted(names.items()) if choices}
@@ -123,9 +121,7 @@ def _explain_present(key: str) -> str:
 
 _EXPLANATIONS: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
     (
-        re.compile(
-            r"^(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?:$| requires)", re.MULTILINE
-        ),
+        re.compile(r"^(?:Ambiguous value for argument|Sweep parameters) '(.*?)'(?:$| requires)", re.MULTILINE),
         _explain_sweep,
     ),
     (re.compile(r"An item is already at '([^']+)'"), _explain_present),
@@ -167,9 +163,7 @@ def _explain_group(key: str, seen: str, value: object) -> str:
     below = [name for name in accepted_keys() if name.startswith(f"{key}.")]
     meant = [f"{name}={value}" for name in below if str(value) in _options(_schema_of(name))]
     example = f"{below[0]}={as_typed(_lookup(packaged_defaults(), below[0]))}"
-    hint = (
-        f"did you mean {_join(meant, 'or')}?" if meant else f"type the keys below it, for example {example}"
-    )
+    hint = f"did you mean {_join(meant, 'or')}?" if meant else f"type the keys below it, for example {example}"
     return f"{seen}: {key} is a group of keys; {hint}"
 
 
@@ -180,9 +174,7 @@ def accepts_text(key: str) -> bool:
 
 def _takes_text(node: Mapping[str, Any]) -> bool:
     members = [*node.get("anyOf", ()), *([node["items"]] if "items" in node else ())]
-    return (node.get("type") == "string" and not _options(node)) or any(
-        _takes_text(member) for member in members
-    )
+    return (node.get("type") == "string" and not _options(node)) or any(_takes_text(member) for member in members)
 
 
 def as_typed(value: object) -> str:
@@ -203,11 +195,10 @@ def packaged_defaults() -> Mapping[str, Any]:
 
     folder = files(__package__)
     settings: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    chosen = ChainMap(*(entry for entry in settings.pop("defaults") if isinstance(entry, dict)))
+    entries = ChainMap(*(entry for entry in settings.pop("defaults") if isinstance(entry, dict)))
+    chosen = {group: choice for group, choice in entries.items() if choice is not None}
     for group in chosen.keys() & group_choices().keys():
-        settings[group] = yaml.safe_load(
-            (folder / group / f"{chosen[group]}.yaml").read_text(encoding="utf-8")
-        )
+        settings[group] = yaml.safe_load((folder / group / f"{chosen[group]}.yaml").read_text(encoding="utf-8"))
     return settings
 
 

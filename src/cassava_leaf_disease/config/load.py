@@ -67,9 +67,7 @@ def parse_config(composed: "DictConfig") -> AppConfig:
         return AppConfig.model_validate(plain)
     except ValidationError as error:
         settings = plain if isinstance(plain, dict) else {}
-        raise ConfigError(
-            explain_validation(error, {str(key): value for key, value in settings.items()})
-        ) from None
+        raise ConfigError(explain_validation(error, {str(key): value for key, value in settings.items()})) from None
 
 
 def config_as_yaml(config: AppConfig) -> str:
@@ -126,9 +124,7 @@ def _quote(override: str) -> str:
     except HydraException:
         as_typed = False
     else:
-        as_typed = isinstance(understood, str) or (
-            name not in group_choices() and isinstance(understood, bool | None)
-        )
+        as_typed = isinstance(understood, str) or (name not in group_choices() and isinstance(understood, bool | None))
     return override if as_typed else f"{key}={quoted(value)}"
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
+from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.data.datasets import EvalDataset
 from cassava_leaf_disease.inference.predictor import Predictor
 from cassava_leaf_disease.log import stderr_is_terminal
@@ -18,10 +19,17 @@ from cassava_leaf_disease.storage.files import write_text
 
 
 def predict_dataset(predictor: Predictor, dataset: EvalDataset, batch_size: int) -> npt.NDArray[np.float64]:
-    """Probabilities `(N, C)` in the order of the data set; photos are decoded in threads, progress on stderr."""
+    """Probabilities `(N, C)` in the order of the data set, `N` at least 1; progress on stderr.
+
+    The photos of a batch are decoded in threads. Decoding the next batch meanwhile gains nothing where the
+    network uses every core (256 photos at 224 px, MobileNetV2, two cores: 3.8 s without and 4.0 s with it).
+
+    Raises:
+        ImageError: A photo cannot be used.
+    """
     starts = range(0, len(dataset), batch_size)
     answers = []
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(available_cpus()) as pool:
         for start in track(
             starts,
             description="predicting",
@@ -31,8 +39,7 @@ def predict_dataset(predictor: Predictor, dataset: EvalDataset, batch_size: int)
         ):
             indices = range(start, min(start + batch_size, len(dataset)))
             images = list(pool.map(lambda index: dataset[index][0].numpy(), indices))
-            batch = np.ascontiguousarray(np.stack(images).transpose(0, 2, 3, 1))  # (N, S, S, 3)
-            answers.append(predictor.probabilities(batch))
+            answers.append(predictor.probabilities(np.stack(images).transpose(0, 2, 3, 1)))  # (N, S, S, 3)
     return np.concatenate(answers)
 
 
@@ -41,7 +48,7 @@ def write_predictions(
     image_ids: Sequence[str],
     labels: npt.NDArray[np.int64],
     probabilities: npt.NDArray[np.float64],
-    extra: dict[str, Sequence[int]] | None = None,
+    extra: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
     """Writes a row a photo: `image_id,label,predicted,prob_0 … prob_4`, and the `extra` columns."""
     buffer = io.StringIO()

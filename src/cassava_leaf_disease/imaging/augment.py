@@ -97,9 +97,7 @@ def _compose(config: "AugmentConfig") -> Any:  # noqa: ANN401
         ),
         al.GaussianBlur(blur_limit=0, sigma_limit=upto(config.blur.sigma_max_px), p=config.blur.p),
         al.GaussNoise(std_range=upto(config.noise.std_max), p=config.noise.p),
-        al.ImageCompression(
-            compression_type="jpeg", quality_range=(config.jpeg.quality_min, 100), p=config.jpeg.p
-        ),
+        al.ImageCompression(compression_type="jpeg", quality_range=(config.jpeg.quality_min, 100), p=config.jpeg.p),
         al.CoarseDropout(
             num_holes_range=(1, config.erase.holes_max),
             hole_height_range=sides,

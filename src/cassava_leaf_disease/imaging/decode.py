@@ -215,9 +215,7 @@ def _jpeg_frame(content: bytes, name: str) -> tuple[int, int, int]:
         raise _damaged("JPEG", "its frame header is cut short", name) from None
     if bits != 8 or components not in (1, 3, 4):
         seen = f"a JPEG of {bits} bits and {components} components"
-        raise UnsupportedImageError(
-            f"{name}: {seen}; expected 8 bits and 1, 3 or 4; save it as an 8-bit JPEG"
-        )
+        raise UnsupportedImageError(f"{name}: {seen}; expected 8 bits and 1, 3 or 4; save it as an 8-bit JPEG")
     return bits, height, width
 
 
@@ -303,14 +301,10 @@ def _check_bytes(size: int, limits: DecodeLimits, name: str) -> None:
 
 def _check_pixels(width: int, height: int, limits: DecodeLimits, name: str) -> None:
     if not width or not height:
-        raise CorruptImageError(
-            f"{name}: a picture of {width}x{height} pixels; expected a photo; send it again"
-        )
+        raise CorruptImageError(f"{name}: a picture of {width}x{height} pixels; expected a photo; send it again")
     if width * height > limits.max_pixels:
         seen, most = f"{width}x{height} = {width * height:,} pixels", f"at most {limits.max_pixels:,}"
-        raise ImageTooLargeError(
-            f"{name}: {seen}; expected {most}; save it smaller, or raise the pixel limit"
-        )
+        raise ImageTooLargeError(f"{name}: {seen}; expected {most}; save it smaller, or raise the pixel limit")
 
 
 def _seen(data: bytes) -> str:
@@ -325,6 +319,4 @@ def _truncated(kind: str, data: bytes, name: str) -> CorruptImageError:
 
 
 def _damaged(kind: str, why: str, name: str) -> CorruptImageError:
-    return CorruptImageError(
-        f"{name}: a truncated or damaged {kind} ({why}); expected a whole photo; send it again"
-    )
+    return CorruptImageError(f"{name}: a truncated or damaged {kind} ({why}); expected a whole photo; send it again")

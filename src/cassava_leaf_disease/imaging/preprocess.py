@@ -58,9 +58,7 @@ def resize_shorter_side(image: np.ndarray, side_px: int, *, enlarge: bool = True
     shorter, longer = sorted((height, width))
     if longer > MAX_ASPECT * shorter:
         seen = f"image: a strip of {width}x{height} pixels"
-        raise ImageTooLargeError(
-            f"{seen}; expected sides within a ratio of {MAX_ASPECT}; crop it to the leaf"
-        )
+        raise ImageTooLargeError(f"{seen}; expected sides within a ratio of {MAX_ASPECT}; crop it to the leaf")
     if shorter == side_px or (shorter < side_px and not enlarge):
         return image
     new_height, new_width = resized_shape(height, width, side_px)

@@ -1,13 +1,13 @@
-"""Which model answers: explicit path, newest run, S3, the model shipped in the package; each step passed over is told."""
+"""Which model answers: explicit path, newest run, S3, the model in the package; each step passed over is told."""
 
 import logging
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
 
 from cassava_leaf_disease.config.schema import AppConfig
-from cassava_leaf_disease.errors import CheckpointError
+from cassava_leaf_disease.domain import ModelSource
+from cassava_leaf_disease.errors import CheckpointError, StorageError
 from cassava_leaf_disease.paths import BEST_CHECKPOINT, newest_best_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -20,40 +20,55 @@ class FoundModel:
     """A model file, and which step of the search found it."""
 
     path: Path
-    source: Literal["explicit", "outputs", "s3", "package"]
+    source: ModelSource
 
 
 def find_model(config: AppConfig) -> FoundModel:
-    """The model file to answer with, by the order that the design fixes.
+    """The model file to answer with, by the order that the design fixes; each step passed over is a warning.
 
     Raises:
         CheckpointError: No step found one; the message names every step.
+        MissingDependencyError: The S3 step needs boto3 and it is not installed.
     """
-    infer = config.infer
     passed: list[str] = []
-
-    def pass_over(reason: str) -> None:
-        passed.append(reason)
-        logger.warning("%s", reason)
-
-    if infer.checkpoint_path is not None:
-        if infer.checkpoint_path.is_file():
-            return FoundModel(infer.checkpoint_path, "explicit")
-        pass_over(f"infer.checkpoint_path={infer.checkpoint_path}: no such file")
-    newest = newest_best_checkpoint(config.paths.outputs_dir)
-    if newest is not None:
-        return FoundModel(newest, "outputs")
-    pass_over(f"no {BEST_CHECKPOINT} under {config.paths.outputs_dir}")
-    if infer.checkpoint_s3_uri is not None:
-        from cassava_leaf_disease.storage.s3 import fetch_s3
-
-        target = config.paths.artifacts_dir / BEST_CHECKPOINT
-        return FoundModel(fetch_s3(infer.checkpoint_s3_uri, target), "s3")
-    pass_over("infer.checkpoint_s3_uri is not set")
-    packaged = Path(str(files("cassava_leaf_disease"))) / "assets" / PACKAGED_MODEL
-    if packaged.is_file():
-        return FoundModel(packaged, "package")
+    for step in (_explicit, _newest_run, _from_s3, _packaged):
+        found = step(config)
+        if isinstance(found, FoundModel):
+            return found
+        if found is not None:
+            passed.append(found)
+            logger.warning("%s", found)
     raise CheckpointError(
-        f"no model to answer with: {'; '.join(passed)}; no model is shipped in this version. "
-        "Train one (`cassava train`, or `cassava demo` for a first try) or type infer.checkpoint_path=best.ckpt"
+        f"no model to answer with: {'; '.join(passed)}; train one with `cassava train` (or `cassava demo`, for a "
+        f"first try), or type infer.checkpoint_path={BEST_CHECKPOINT}"
     )
+
+
+def _explicit(config: AppConfig) -> FoundModel | str | None:
+    path = config.infer.checkpoint_path
+    if path is None:
+        return None
+    # A folder is something that exists: it is taken, and loading it says what is wrong.
+    return FoundModel(path, "explicit") if path.exists() else f"infer.checkpoint_path={path}: no such file"
+
+
+def _newest_run(config: AppConfig) -> FoundModel | str:
+    newest = newest_best_checkpoint(config.paths.outputs_dir)
+    return f"no {BEST_CHECKPOINT} under {config.paths.outputs_dir}" if newest is None else FoundModel(newest, "outputs")
+
+
+def _from_s3(config: AppConfig) -> FoundModel | str:
+    uri = config.infer.checkpoint_s3_uri
+    if uri is None:
+        return "infer.checkpoint_s3_uri is not set"
+    from cassava_leaf_disease.storage.s3 import fetch_s3
+
+    try:
+        return FoundModel(fetch_s3(uri, config.paths.artifacts_dir / BEST_CHECKPOINT), "s3")
+    except StorageError as error:
+        return str(error)
+
+
+def _packaged(_config: AppConfig) -> FoundModel | str:
+    path = Path(str(files("cassava_leaf_disease"))) / "assets" / PACKAGED_MODEL
+    return FoundModel(path, "package") if path.is_file() else "this version ships no model in the package"

@@ -1,5 +1,6 @@
 """`cassava infer`: one answer for each photo."""
 
+from itertools import chain
 from pathlib import Path
 
 from cassava_leaf_disease.config.schema import AppConfig
@@ -24,7 +25,9 @@ def infer(config: AppConfig) -> Prediction | list[Prediction]:
     limits = DecodeLimits(settings.max_image_bytes, settings.max_image_pixels)
     first = read_image(paths[0], limits)  # a bad photo is told before seconds are spent on loading the model
     predictor = load_predictor(find_model(config), settings.device, limits)
-    answers = [predictor.predict_image(first, name=str(paths[0]), top_k=settings.top_k)]
-    for path in paths[1:]:
-        answers.append(predictor.predict_image(read_image(path, limits), name=str(path), top_k=settings.top_k))
+    images = chain([first], (read_image(path, limits) for path in paths[1:]))  # one at a time in memory
+    answers = [
+        predictor.predict_image(image, name=str(path), top_k=settings.top_k)
+        for path, image in zip(paths, images, strict=True)
+    ]
     return answers[0] if isinstance(settings.image_path, Path) else answers

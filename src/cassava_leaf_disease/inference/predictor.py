@@ -2,17 +2,16 @@
 
 import importlib.util
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from cassava_leaf_disease.domain import ModelIdentity, Prediction, probabilities_by_name, rank_classes
-from cassava_leaf_disease.errors import MissingDependencyError
+from cassava_leaf_disease.errors import CheckpointError, MissingDependencyError
 from cassava_leaf_disease.imaging.decode import DecodeLimits, decode_image
 from cassava_leaf_disease.imaging.preprocess import normalize, to_network_size
 from cassava_leaf_disease.inference.discover import FoundModel
-from cassava_leaf_disease.inference.engines.base import Engine
+from cassava_leaf_disease.inference.engines.base import Device, Engine
 
 UInt8Image = npt.NDArray[np.uint8]
 
@@ -29,8 +28,17 @@ class Predictor:
         )
 
     def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-        """Class probabilities `(N, C)` for images at the network's size, `(N, S, S, 3)` uint8."""
+        """Class probabilities `(N, C)` for images at the network's size, `(N, S, S, 3)` uint8.
+
+        Raises:
+            CheckpointError: The network answers with NaN or infinity, as one whose training diverged does.
+        """
         logits = self._engine.logits(normalize(images, self.metadata.preprocessing)).astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise CheckpointError(
+                f"{self._identity.path}: its network gives no finite answer, so its training has diverged; "
+                "type infer.checkpoint_path=… of another run"
+            )
         return softmax(logits / self.metadata.temperature)
 
     def predict_bytes(self, data: bytes, *, name: str, top_k: int = 5) -> Prediction:
@@ -38,6 +46,7 @@ class Predictor:
 
         Raises:
             ImageError: The bytes cannot be used as a photo.
+            CheckpointError: As `probabilities`.
         """
         return self.predict_image(decode_image(data, self._limits, name=name), name=name, top_k=top_k)
 
@@ -47,7 +56,7 @@ class Predictor:
         return self.answer(self.probabilities(sized[np.newaxis])[0].tolist(), top_k=top_k, name=name)
 
     def answer(self, probabilities: Sequence[float], *, top_k: int, name: str | None = None) -> Prediction:
-        """The `Prediction` for class probabilities `(C,)`."""
+        """The `Prediction` for class probabilities `(C,)` that sum to 1."""
         names = self.metadata.class_names
         ranking = rank_classes(probabilities, names, top_k)
         best = ranking[0]
@@ -64,11 +73,12 @@ class Predictor:
         )
 
 
-def check_device(device: Literal["auto", "cpu", "cuda"]) -> None:
+def check_device(device: Device) -> None:
     """Refuses a device that is not there, before any other work.
 
     Raises:
         DeviceError: `cuda` was asked for on a machine without it.
+        MissingDependencyError: `cuda` needs PyTorch and it is not installed.
     """
     if device == "cuda":
         _require_torch("device=cuda")
@@ -77,9 +87,7 @@ def check_device(device: Literal["auto", "cpu", "cuda"]) -> None:
         resolve_device(device)
 
 
-def load_predictor(
-    found: FoundModel, device: Literal["auto", "cpu", "cuda"], limits: DecodeLimits | None = None
-) -> Predictor:
+def load_predictor(found: FoundModel, device: Device, limits: DecodeLimits | None = None) -> Predictor:
     """Loads the engine that fits the model file.
 
     Raises:

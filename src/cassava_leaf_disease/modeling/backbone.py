@@ -188,6 +188,6 @@ def _check_hub_reachable(backbone: str) -> None:
 
 def _hub_error(backbone: str, reason: str) -> WeightsError:
     return WeightsError(
-        f"model.pretrained=true: the weights of {backbone} cannot be fetched from timm's hub ({reason.splitlines()[0]}); "
-        "with no network, name a local file: model.weights_path=weights.safetensors model.pretrained=false"
+        f"model.pretrained=true: the weights of {backbone} cannot be fetched from timm's hub "
+        f"({reason.splitlines()[0]}); with no network, name a local file: model.weights_path=weights.safetensors model.pretrained=false"
     )

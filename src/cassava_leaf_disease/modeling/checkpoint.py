@@ -7,6 +7,7 @@ their running average under `average.module.`).
 
 import pickle
 import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,11 +107,11 @@ def read_plain(path: Path) -> dict[Any, Any]:
         CheckpointError: The file is missing, damaged, or holds more than plain data and tensors.
     """
     if path.is_dir():
-        raise CheckpointError(
-            f"{path}: a folder; expected a file in it, such as {path / 'checkpoints' / BEST_CHECKPOINT}"
-        )
+        raise CheckpointError(f"{path}: a folder; expected a file, such as {BEST_CHECKPOINT} in a run's checkpoints/")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # the error below says it in one line
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file; train one with `cassava train`") from None
     except pickle.UnpicklingError:

@@ -1,11 +1,13 @@
 """What every engine does: logits for a batch, from a model file that describes itself."""
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
+
+Device = Literal["auto", "cpu", "cuda"]
 
 
 class Engine(Protocol):

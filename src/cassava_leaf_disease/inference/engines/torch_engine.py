@@ -1,34 +1,28 @@
 """Runs a checkpoint with PyTorch."""
 
+import textwrap
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
-from cassava_leaf_disease.errors import CheckpointError, DeviceError
+from cassava_leaf_disease.errors import CheckpointError, ConfigError, DeviceError
+from cassava_leaf_disease.inference.engines.base import Device
 from cassava_leaf_disease.modeling.backbone import rebuild_network
-from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
+from cassava_leaf_disease.modeling.checkpoint import LoadedCheckpoint, load_checkpoint
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
 
 
 class TorchEngine:
     """A checkpoint on the CPU or a GPU; architecture, size and classes come from the file itself."""
 
-    def __init__(self, path: Path, device: Literal["auto", "cpu", "cuda"]) -> None:
+    def __init__(self, path: Path, device: Device) -> None:
         self._device = resolve_device(device)
         loaded = load_checkpoint(path)
         self._metadata = loaded.metadata
-        network = rebuild_network(
-            loaded.metadata.backbone, loaded.metadata.preprocessing.image_size_px, len(loaded.metadata.class_names)
-        )
-        try:
-            network.load_state_dict(loaded.network_state)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{path}: its weights do not fit its own backbone {loaded.metadata.backbone} ({str(error).splitlines()[0]})"
-            ) from None
+        network = restore_network(loaded, path)
         self._network = network.eval().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
@@ -44,7 +38,27 @@ class TorchEngine:
         return answer
 
 
-def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
+def restore_network(loaded: LoadedCheckpoint, path: Path) -> nn.Module:
+    """The network that a checkpoint describes, with its weights.
+
+    Raises:
+        CheckpointError: timm has no such backbone, or the weights do not fit it.
+    """
+    metadata = loaded.metadata
+    size_px, classes = metadata.preprocessing.image_size_px, len(metadata.class_names)
+    try:
+        network = rebuild_network(metadata.backbone, size_px, classes)
+        network.load_state_dict(loaded.network_state)
+    except (ConfigError, RuntimeError, TypeError, ValueError, AssertionError) as error:
+        reason = textwrap.shorten(str(error).partition(":\n")[2] or str(error), 200, placeholder=" …")
+        raise CheckpointError(
+            f"{path}: its weights do not fit the backbone {metadata.backbone} at {size_px} px ({reason}); "
+            "the file is damaged, or timm is another version than the one that it was trained with"
+        ) from None
+    return network
+
+
+def resolve_device(device: Device) -> torch.device:
     """The device to use.
 
     Raises:

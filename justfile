@@ -1,0 +1,68 @@
+# The verbs of daily work; the hooks, CI and the README use the same ones: uv run just VERB
+
+set windows-shell := ["powershell.exe", "-NoLogo", "-Command"]
+
+# list the verbs
+default:
+    @just --list --unsorted
+
+# everything that reads the code without running it
+lint: style types floors pins
+
+# rewrite what can be mended by machine
+fix:
+    uv run ruff check --fix
+    uv run ruff format
+
+# ruff: rules and format
+style:
+    uv run ruff check
+    uv run ruff format --check
+
+# mypy, strict
+types:
+    uv run mypy
+
+# imports run downward only
+floors:
+    uv run lint-imports
+
+# direct dependencies are exact, and the pinned tree agrees with them
+pins:
+    uv run python tools/pin_tree.py --check
+
+# all tests; fails under 95% branch coverage
+test *arguments:
+    uv run pytest --cov {{ arguments }}
+
+# some tests, without coverage: just check tests/data -k split
+check *arguments:
+    uv run pytest {{ arguments }}
+
+# the README's commands, run
+docs:
+    uv run pytest tests/docs
+
+# the wheel, built and run in an environment without extras
+wheel:
+    uv run python tools/check_wheel.py
+
+# train on drawn leaves, diagnose one
+demo *overrides:
+    uv run cassava demo {{ overrides }}
+
+# images a second with and without the cache of decoded photos
+bench *arguments:
+    uv run python benchmarks/bench_decode_cache.py {{ arguments }}
+
+# write the resolved tree into pyproject.toml; --upgrade takes newer versions (uvx --from rust-just just pin)
+pin *arguments:
+    uv run --no-project python tools/pin_tree.py {{ arguments }}
+
+# CHANGELOG.md from the commits
+changelog *arguments:
+    uvx git-cliff@2.14.2 --output CHANGELOG.md {{ arguments }}
+
+# the hooks of .pre-commit-config.yaml, for this clone
+hooks:
+    uv run pre-commit install

@@ -1,0 +1,25 @@
+"""Whole recipes, and what a wrong value says while one is chosen or none is."""
+
+import pytest
+
+from cassava_leaf_disease.config.load import load_config
+from cassava_leaf_disease.errors import ConfigError
+
+
+def test_an_experiment_sets_its_recipe_and_yields_to_the_command_line() -> None:
+    config = load_config(["experiment=field_384", "train.epochs=3", "model=resnet18"])
+
+    assert (config.augment.name, config.augment.image_size, config.augment.mix.p) == ("strong", 384, 0.8)
+    assert (config.data.sampling, config.optim.ema_decay, config.train.lr) == ("sqrt_inverse", 0.998, 5e-4)
+    assert (config.train.epochs, config.model.backbone) == (3, "resnet18")
+
+
+@pytest.mark.parametrize("experiment", [[], ["experiment=field_384"]])
+def test_a_wrong_value_is_one_clear_line_with_and_without_an_experiment(experiment: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"^train\.epochs=abc: expected a whole number from 1"):
+        load_config([*experiment, "train.epochs=abc"])
+
+
+def test_an_unknown_experiment_lists_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"experiment=foo: no such choice; accepted: field_384"):
+        load_config(["experiment=foo"])

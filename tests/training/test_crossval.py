@@ -1,0 +1,74 @@
+"""Cross-validation: every photo outside the test part is judged once by a model that never saw it."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
+from cassava_leaf_disease.errors import ConfigError
+from cassava_leaf_disease.training.crossval import crossval
+
+SmallConfig = Callable[..., AppConfig]
+
+
+@pytest.fixture
+def fold_config(small_config: SmallConfig, tmp_path: Path) -> SmallConfig:
+    write_synthetic_dataset(tmp_path / "leaves", 60, 64, 0)
+    overrides = ("data.synthetic.enabled=false", f"paths.data_dir={tmp_path / 'leaves'}", "train.epochs=1")
+    return lambda *more: small_config(*overrides, "data.split.folds=3", "data.split.test_size=0.2", *more)
+
+
+def test_out_of_fold_table_has_every_photo_once_and_no_test_photo(fold_config: SmallConfig) -> None:
+    result = crossval(fold_config())
+
+    with (result.crossval_dir / "oof.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["image_id"] for row in rows}) == len(rows) == 48
+    assert {row["fold"] for row in rows} == {"0", "1", "2"}
+    for index, fold in enumerate(result.folds):
+        with (fold.run_dir / "split.csv").open(encoding="utf-8", newline="") as file:
+            parts = {row["image_id"]: row["part"] for row in csv.DictReader(file)}
+        ours = {row["image_id"] for row in rows if row["fold"] == str(index)}
+        assert {parts[image_id] for image_id in ours} == {"val"}
+        assert not {row["image_id"] for row in rows} & {name for name, part in parts.items() if part == "test"}
+
+
+def test_figures_agree_with_the_folds(fold_config: SmallConfig) -> None:
+    result = crossval(fold_config())
+
+    assert result.out_of_fold.photos == 48
+    right = sum(fold.metrics["val/acc"] * fold.photos["val"] for fold in result.folds)
+    assert result.out_of_fold.accuracy == pytest.approx(right / 48, abs=1e-6)
+    scores = [fold.metrics["val/acc"] for fold in result.folds]
+    assert result.spread["val/acc"].mean == pytest.approx(sum(scores) / 3)
+    written = json.loads((result.crossval_dir / "metrics.json").read_text(encoding="utf-8"))
+    assert written == result.model_dump(mode="json")
+
+
+def test_resume_trains_only_the_folds_that_are_missing(fold_config: SmallConfig) -> None:
+    first = crossval(fold_config())
+    kept = (first.folds[0].run_dir / "metrics.json").stat().st_mtime_ns
+    (first.crossval_dir / "metrics.json").unlink()
+    (first.folds[2].run_dir / "metrics.json").unlink()
+    (first.folds[2].run_dir / "checkpoints" / "last.ckpt").unlink()
+
+    again = crossval(fold_config("crossval.resume=true"))
+
+    assert again.crossval_dir == first.crossval_dir
+    assert (again.folds[0].run_dir / "metrics.json").stat().st_mtime_ns == kept
+    assert [fold.metrics for fold in again.folds] == [fold.metrics for fold in first.folds]
+
+
+def test_nothing_to_resume_and_impossible_settings_are_refused(
+    fold_config: SmallConfig, small_config: SmallConfig
+) -> None:
+    with pytest.raises(ConfigError, match="no unfinished cross-validation"):
+        crossval(fold_config("crossval.resume=true"))
+    with pytest.raises(ConfigError, match=r"data\.synthetic\.enabled=false"):
+        crossval(small_config())
+    with pytest.raises(ConfigError, match=r"train\.save_checkpoints=true"):
+        crossval(fold_config("train.save_checkpoints=false"))

@@ -1,0 +1,97 @@
+"""Builds the wheel and runs it in an empty environment without extras.
+
+What must hold there: the doors answer, the YAML files came along, and a command that needs an extra says which one
+in one line and exit code 2.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+HEAVY = ("torch", "lightning", "timm", "mlflow", "boto3", "cv2", "sklearn", "pandas")
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A command line, and what it must answer: exit code, a text on stdout (code 0) or in the line on stderr."""
+
+    words: tuple[str, ...]
+    exit_code: int
+    text: str
+
+
+EXPECTATIONS = (
+    Expectation(("cassava", "--help"), 0, "usage: cassava COMMAND"),
+    Expectation(("cassava-leaf-disease", "infer", "--help"), 0, "infer.image_path"),
+    Expectation(("cassava-fire", "--help"), 0, "usage: cassava-fire COMMAND"),
+    Expectation(("cassava", "train", "--cfg", "job"), 0, "backbone: mobilenetv2_100"),
+    Expectation(("cassava", "infer", "infer.image_path=x.jpg"), 2, "x.jpg: no such file"),
+    Expectation(("cassava", "train", "train.epochs=abc"), 2, "train.epochs=abc"),
+    Expectation(("cassava", "train", "data.synthetic.enabled=true"), 2, "cassava-leaf-disease[train]"),
+)
+
+
+def main() -> int:
+    """Returns 1 where an answer is not the expected one."""
+    with tempfile.TemporaryDirectory(prefix="cassava-wheel-") as folder:
+        scripts = install_wheel(Path(folder))
+        mistakes = [said for expected in EXPECTATIONS if (said := find_mistake(expected, scripts))]
+        found = [name for name in HEAVY if has_module(scripts, name)]
+    mistakes += [f"the base install brings {name}" for name in found]
+    sys.stderr.writelines(f"{mistake}\n" for mistake in mistakes)
+    if not mistakes:
+        print(f"the wheel answers as expected without extras ({len(EXPECTATIONS)} command lines)")
+    return 1 if mistakes else 0
+
+
+def install_wheel(folder: Path) -> Path:
+    """Builds the wheel, installs it with the pinned tree into an environment of its own; its scripts' folder."""
+    environment = folder / "environment"
+    uv("build", "--quiet", "--wheel", "--out-dir", str(folder))
+    (wheel,) = folder.glob("*.whl")
+    uv("venv", "--quiet", "--python", sys.executable, str(environment))
+    uv("pip", "install", "--quiet", "--python", str(environment), str(wheel))
+    return environment / ("Scripts" if os.name == "nt" else "bin")
+
+
+def find_mistake(expected: Expectation, scripts: Path) -> str | None:
+    """What is wrong with the answer to one command line; None where nothing is."""
+    answer = run_apart(scripts, expected.words)
+    said = answer.stdout if expected.exit_code == 0 else answer.stderr
+    wrong = []
+    if answer.returncode != expected.exit_code:
+        wrong.append(f"exit code {answer.returncode}, expected {expected.exit_code}")
+    if expected.text not in said:
+        wrong.append(f"expected {expected.text!r}")
+    if expected.exit_code and (answer.stdout or len(answer.stderr.splitlines()) != 1):
+        wrong.append("expected one line on stderr and nothing on stdout")
+    said_in_full = f"{' '.join(expected.words)}: {', '.join(wrong)}; got:\n{answer.stdout}{answer.stderr}"
+    return said_in_full if wrong else None
+
+
+def has_module(scripts: Path, name: str) -> bool:
+    """Whether the environment can import a library."""
+    question = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is None)"
+    return run_apart(scripts, ("python", "-c", question)).returncode == 0
+
+
+def run_apart(scripts: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Runs a script of the environment in its parent folder, away from this repository."""
+    hidden = {"PYTHONPATH", "CASSAVA_ROOT", "VIRTUAL_ENV"}
+    surroundings = {name: value for name, value in os.environ.items() if name not in hidden}
+    command = [str(scripts / words[0]), *words[1:]]
+    return subprocess.run(command, cwd=scripts.parent, env=surroundings, check=False, capture_output=True, text=True)
+
+
+def uv(*words: str) -> None:
+    """Runs uv in the repository, whose pins hold for what it installs."""
+    subprocess.run(["uv", *words], cwd=ROOT, check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
