@@ -69,6 +69,10 @@ class DeviceError(CassavaError):
     exit_code = 2
 
 
+class DivergedError(CassavaError):
+    """A training whose loss is no longer a number."""
+
+
 class StorageError(CassavaError):
     """A file that could not be fetched from, or put to, another machine."""
 

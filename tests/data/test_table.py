@@ -107,7 +107,7 @@ def test_a_missing_data_folder_names_the_keys_to_type(tmp_path: Path) -> None:
     assert "\n" not in message
     assert f"paths.data_dir={tmp_path / 'nowhere'}" in message
     assert "data.synthetic.enabled=true" in message
-    assert "download-data" in message
+    assert "cassava-leaf-disease-classification" in message
     assert raised.value.exit_code == 2
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cassava_leaf_disease.config.schema import AppConfig
-from cassava_leaf_disease.errors import ConfigError, DataError, DeviceError
+from cassava_leaf_disease.errors import ConfigError, DataError, DeviceError, DivergedError
 from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
 from cassava_leaf_disease.training.fit import train
 from cassava_leaf_disease.training.run_folder import locked
@@ -146,6 +146,21 @@ def test_max_time_ends_the_run_with_a_checkpoint_and_figures(small_config: Small
     assert 0 < result.epochs < 10_000
     assert result.checkpoint is not None
     assert "test/acc" in result.metrics
+
+
+def test_a_diverged_run_stops_with_a_clear_error(small_config: SmallConfig, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"diverged in epoch \d: .* is not a number; lower train\.lr"):
+        train(
+            small_config(
+                "train.lr=10",
+                "train.epochs=40",
+                "optim.grad_clip_norm=null",
+                "optim.warmup_epochs=0",
+                "model.backbone=test_vit",
+                "optim.betas=[0.0,0.0]",
+            )
+        )
+    assert not list(tmp_path.rglob("metrics.json"))
 
 
 def test_two_runs_get_two_folders(small_config: SmallConfig) -> None:

@@ -46,8 +46,8 @@ def read_kaggle(data_dir: Path) -> tuple[LabeledPhoto, ...]:
     if missing is not None:
         raise DataError(
             f"no photos: {missing} is missing; expected train.csv and train_images/ in "
-            f"paths.data_dir={data_dir}; type paths.data_dir=FOLDER, or get the photos with "
-            "`cassava download-data`, or train on drawn leaves with data.synthetic.enabled=true"
+            f"paths.data_dir={data_dir}; type paths.data_dir=FOLDER (the unpacked Kaggle data set "
+            "cassava-leaf-disease-classification), or train on drawn leaves with data.synthetic.enabled=true"
         )
     return read_table(csv_path, images_dir)
 
@@ -156,5 +156,5 @@ def _check_files(csv_path: Path, images_dir: Path, rows: Sequence[_Row]) -> None
     if missing:
         raise DataError(
             f"{len(missing)} of the {len(rows)} photos that {csv_path} names are not in {images_dir}: "
-            f"{name_some(missing)}; get the data again (`cassava download-data`) or remove their rows"
+            f"{name_some(missing)}; copy the data set again or remove their rows"
         )

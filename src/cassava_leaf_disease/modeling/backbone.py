@@ -2,7 +2,6 @@
 
 import difflib
 import logging
-import pickle
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -12,8 +11,8 @@ import torch
 from torch import nn
 
 from cassava_leaf_disease.config.schema import ModelConfig
-from cassava_leaf_disease.errors import ConfigError, WeightsError
-from cassava_leaf_disease.modeling.checkpoint import AVERAGE_PREFIX, NETWORK_PREFIX
+from cassava_leaf_disease.errors import CheckpointError, ConfigError, WeightsError
+from cassava_leaf_disease.modeling.checkpoint import AVERAGE_PREFIX, NETWORK_PREFIX, read_plain
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ def build_network(config: ModelConfig, image_size_px: int, num_classes: int) -> 
             config.backbone, pretrained=config.pretrained, **options, **_size_options(config.backbone, image_size_px)
         )
     except OSError as error:
-        raise _hub_error(config.backbone, str(error)) from error
+        raise _hub_error(config.backbone, error) from error
     except (TypeError, RuntimeError, AssertionError) as error:
         raise ConfigError(f"model.backbone={config.backbone} cannot be built with these settings: {error}") from error
     start_classifier_small(network)
@@ -137,13 +136,13 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        content = read_plain(path)
+    except (CheckpointError, OSError, ValueError, SafetensorError) as error:
         raise WeightsError(
             f"model.weights_path={path}: cannot be read as plain weights ({type(error).__name__}); "
             "expected a .safetensors file, or a .ckpt or .pth file that holds tensors only"
         ) from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    state = content.get("state_dict", content)
     tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
     for prefix in (AVERAGE_PREFIX, NETWORK_PREFIX):
         inner = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
@@ -183,11 +182,12 @@ def _check_hub_reachable(backbone: str) -> None:
     except HTTPError:
         return  # the hub answered, if only to say no: its own client knows better
     except OSError as error:
-        raise _hub_error(backbone, str(error)) from error
+        raise _hub_error(backbone, error) from error
 
 
-def _hub_error(backbone: str, reason: str) -> WeightsError:
+def _hub_error(backbone: str, error: Exception) -> WeightsError:
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
     return WeightsError(
-        f"model.pretrained=true: the weights of {backbone} cannot be fetched from timm's hub "
-        f"({reason.splitlines()[0]}); with no network, name a local file: model.weights_path=weights.safetensors model.pretrained=false"
+        f"model.pretrained=true: the weights of {backbone} cannot be fetched from timm's hub ({reason}); "
+        "with no network, name a local file: model.pretrained=false model.weights_path=weights.safetensors"
     )

@@ -35,7 +35,7 @@ class StageScores(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.confusion = MulticlassConfusionMatrix(num_classes=NUM_CLASSES, validate_args=False)
-        self.loss = MeanMetric()
+        self.loss = MeanMetric(nan_strategy="disable")
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor) -> None:
         """Adds a batch: logits `(N, C)`, labels `(N,)`, their mean loss."""

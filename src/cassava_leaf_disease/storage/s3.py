@@ -65,9 +65,7 @@ def _client() -> Any:  # noqa: ANN401  (boto3 makes its classes at run time)
     endpoint = _endpoint()
     config = Config(
         signature_version=None if _has_credentials() else UNSIGNED,
-        s3={"addressing_style": "path"}
-        if endpoint
-        else None,  # other servers seldom have a host name for each bucket
+        s3={"addressing_style": "path"} if endpoint else None,  # other servers seldom have a host name for each bucket
         connect_timeout=10,
         read_timeout=60,
         retries={"mode": "standard", "total_max_attempts": 3},

@@ -16,6 +16,7 @@ from cassava_leaf_disease.evaluation.scores import Scores, score
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.predictor import load_predictor
 from cassava_leaf_disease.paths import create_version_dir, version_dirs
+from cassava_leaf_disease.storage.files import write_json
 from cassava_leaf_disease.training.fit import train
 from cassava_leaf_disease.training.result import TrainResult
 from cassava_leaf_disease.training.run_folder import (
@@ -23,7 +24,6 @@ from cassava_leaf_disease.training.run_folder import (
     changed_settings,
     describe_run,
     is_unfinished,
-    write_json,
 )
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def score_out_of_fold(config: AppConfig, folder: Path, results: list[TrainResult
     labels, probabilities, folds = [], [], []
     for index, result in enumerate(results):
         data = LeafDataModule(fold_config(config, index))
-        data.setup("fit")
+        data.divide()
         dataset = data.evaluation_dataset("val")
         found = FoundModel(result.run_dir / "checkpoints" / "best.ckpt", "explicit")
         predictor = load_predictor(found, config.infer.device)

@@ -22,6 +22,7 @@ from cassava_leaf_disease.modeling.checkpoint import AtomicCheckpointIO, load_ch
 from cassava_leaf_disease.modeling.metadata import ModelMetadata, SplitRecord
 from cassava_leaf_disease.modeling.metrics import bootstrap_intervals
 from cassava_leaf_disease.modeling.module import MONITOR, LeafClassifier
+from cassava_leaf_disease.storage.files import write_json
 from cassava_leaf_disease.training.devices import resolve_accelerator, resolve_precision
 from cassava_leaf_disease.training.provenance import git_commit, hardware, utc_now
 from cassava_leaf_disease.training.recorder import RunRecorder
@@ -32,7 +33,6 @@ from cassava_leaf_disease.training.run_folder import (
     describe_run,
     locked,
     open_run_dir,
-    write_json,
 )
 
 logger = logging.getLogger(__name__)
@@ -119,6 +119,7 @@ def describe_model(config: AppConfig, data: LeafDataModule) -> ModelMetadata:
             **split.model_dump(exclude={"strategy"}),
             **limits.model_dump(),
             hash=data.split_hash,
+            photos=data.sizes(),
         ),
         git_commit=git_commit(),
         package_version=__version__,

@@ -4,12 +4,14 @@ import csv
 import io
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.callbacks import Checkpoint
 from typing_extensions import override
 
+from cassava_leaf_disease.errors import DivergedError
 from cassava_leaf_disease.modeling.checkpoint import write_checkpoint
 from cassava_leaf_disease.modeling.module import MONITOR, LeafClassifier
 from cassava_leaf_disease.paths import BEST_CHECKPOINT, LAST_CHECKPOINT, checkpoints_dir
@@ -74,6 +76,7 @@ class RunRecorder(Checkpoint):
         if trainer.sanity_checking:
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        check_finite(metrics, trainer.current_epoch)
         if metrics[MONITOR] <= self.best_score:
             return
         self.best_score, self.best_epoch, self.best_metrics = metrics[MONITOR], trainer.current_epoch, metrics
@@ -87,12 +90,27 @@ class RunRecorder(Checkpoint):
         rates = [float(group["lr"]) for optimizer in trainer.optimizers for group in optimizer.param_groups]
         row = {"epoch": float(trainer.current_epoch), "lr": max(rates)}
         row |= {name: float(value) for name, value in trainer.callback_metrics.items() if name in COLUMNS}
+        check_finite(row, trainer.current_epoch)
         self.history.append(row)
         if trainer.is_global_zero:
             write_history(self.run_dir / "metrics.csv", self.history)
             logger.info("epoch %d/%d  %s", trainer.current_epoch + 1, self.epochs, _summary(row))
         if self.save_checkpoints:
             trainer.save_checkpoint(self.last_path)
+
+
+def check_finite(metrics: Mapping[str, float], epoch: int) -> None:
+    """Stops a run that can no longer learn; its last good checkpoint stays.
+
+    Raises:
+        DivergedError: A metric is NaN or infinite.
+    """
+    wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if wrong:
+        raise DivergedError(
+            f"training diverged in epoch {epoch + 1}: {', '.join(wrong)} is not a number; "
+            "lower train.lr, set optim.grad_clip_norm=1, or type train.precision=32"
+        )
 
 
 def write_history(path: Path, history: list[dict[str, float]]) -> None:

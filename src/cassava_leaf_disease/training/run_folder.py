@@ -1,6 +1,5 @@
 """A run's folder: made, described, locked while it is written, found again to be resumed."""
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,11 +59,6 @@ def is_unfinished(run_dir: Path) -> bool:
 def describe_run(run_dir: Path, config: AppConfig) -> None:
     """Writes the composed configuration into the run's folder."""
     write_text(run_dir / CONFIG_FILE, config_as_yaml(config))
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes one JSON document, replaced whole; no NaN."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
