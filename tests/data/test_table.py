@@ -75,7 +75,7 @@ def test_harmless_differences_of_the_file_are_tolerated(write: Write, table: byt
             r"1 with labels that contradict each other: a.jpg \(labels 1, 2\); 1 with one and .*: b.jpg",
         ),
         ("image_id,label\na.jpg,1\na.jpg,2\n", r"contradict each other: a.jpg \(labels 1, 2\); keep one"),
-        ("image_id,label\na.jpg,1\nx.jpg,2\n", r"1 of the 2 photos .* are not in .*train_images: x.jpg; get"),
+        ("image_id,label\na.jpg,1\nx.jpg,2\n", r"1 of the 2 photos .* are not in .*train_images: x.jpg; copy"),
         (b"image_id,label\n\xff.jpg,1\n", r"is no UTF-8 text \(byte 15\)"),
         ('image_id,label\n"' + "a" * 140_000 + '",1\n', r"is no readable CSV: field larger"),
     ],
@@ -89,7 +89,7 @@ def test_a_wrong_table_is_a_clear_error(write: Write, table: str | bytes, messag
 
 def test_many_missing_files_are_counted_and_the_first_named(write: Write) -> None:
     rows = "".join(f"x{number}.jpg,{number % 5}\n" for number in range(12))
-    with pytest.raises(DataError, match=r"12 of the 12 photos .* x0.jpg, x1.jpg, .*x4.jpg and 7 more; get"):
+    with pytest.raises(DataError, match=r"12 of the 12 photos .* x0.jpg, x1.jpg, .*x4.jpg and 7 more; copy"):
         read_kaggle(write("image_id,label\n" + rows))
 
 

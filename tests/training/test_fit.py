@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
 from cassava_leaf_disease.errors import ConfigError, DataError, DeviceError, DivergedError
 from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
 from cassava_leaf_disease.training.fit import train
@@ -166,6 +167,28 @@ def test_a_diverged_run_stops_with_a_clear_error(small_config: SmallConfig, tmp_
 def test_two_runs_get_two_folders(small_config: SmallConfig) -> None:
     names = {train(small_config("train.epochs=1")).run_dir.name for _ in range(2)}
     assert names == {"version_0", "version_1"}
+
+
+def test_without_a_test_part_only_validation_figures_are_given(small_config: SmallConfig, tmp_path: Path) -> None:
+    write_synthetic_dataset(tmp_path / "leaves", 60, 64, 0)
+    result = train(
+        small_config("data.synthetic.enabled=false", f"paths.data_dir={tmp_path / 'leaves'}", "data.split.test_size=0")
+    )
+
+    assert set(result.metrics) == {"val/loss", "val/acc", "val/f1_macro"}
+    assert result.confusion_matrix is None
+    assert result.intervals == {}
+
+
+def test_on_a_terminal_a_progress_bar_goes_to_stderr(
+    small_config: SmallConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cassava_leaf_disease.training.fit.stderr_is_terminal", lambda: True)
+    train(small_config("train.epochs=1"))
+
+    shown = capsys.readouterr()
+    assert "Epoch 0/0" in shown.err
+    assert shown.out == ""
 
 
 def test_asking_for_a_gpu_where_there_is_none_is_refused(

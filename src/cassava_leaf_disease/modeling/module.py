@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
-from torchmetrics import MeanMetric
+from torchmetrics import SumMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 from typing_extensions import override
 
@@ -35,19 +35,19 @@ class StageScores(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.confusion = MulticlassConfusionMatrix(num_classes=NUM_CLASSES, validate_args=False)
-        self.loss = MeanMetric(nan_strategy="disable")
+        self.loss_sum = SumMetric(nan_strategy="disable")  # a NaN must show, not be left out
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor) -> None:
         """Adds a batch: logits `(N, C)`, labels `(N,)`, their mean loss."""
         self.confusion.update(logits.detach().argmax(dim=1), labels)
-        self.loss.update(loss.detach(), weight=len(labels))
+        self.loss_sum.update(loss.detach() * len(labels))
 
     def finish(self, stage: Stage) -> tuple[dict[str, float], npt.NDArray[np.int64]]:
         """The metrics under their contract names and the confusion matrix `(C, C)`; starts anew."""
         matrix: npt.NDArray[np.int64] = self.confusion.compute().cpu().numpy().astype(np.int64)
-        loss = float(self.loss.compute())
+        loss = float(self.loss_sum.compute()) / max(int(matrix.sum()), 1)
         self.confusion.reset()
-        self.loss.reset()
+        self.loss_sum.reset()
         return {f"{stage}/loss": loss, f"{stage}/acc": accuracy(matrix), f"{stage}/f1_macro": f1_macro(matrix)}, matrix
 
 

@@ -153,7 +153,7 @@ def build_trainer(config: AppConfig, recorder: RunRecorder, accelerator: str, pr
         enable_model_summary=False,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
-        log_every_n_steps=10,
+        log_every_n_steps=1,
         benchmark=accelerator == "cuda",
     )
 
