@@ -21,13 +21,23 @@ def configure_logging(level: str | None = None) -> None:
     wanted = level or os.environ.get("CASSAVA_LOG_LEVEL") or "INFO"
     if wanted.upper() not in LEVELS:
         raise ConfigError(f"CASSAVA_LOG_LEVEL={wanted}: no such level; expected one of {', '.join(LEVELS)}")
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_CurrentStderr())
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     package = logging.getLogger("cassava_leaf_disease")
     package.handlers[:] = [handler]
     package.setLevel(wanted.upper())
     for noisy in ("lightning", "lightning.pytorch", "lightning.fabric", "timm", "PIL", "albumentations", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+class _CurrentStderr:
+    """Whatever `sys.stderr` is now: a progress bar puts its own there, which writes above the bar."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def stderr_is_terminal() -> bool:

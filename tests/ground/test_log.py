@@ -1,6 +1,8 @@
 """Logs go to stderr; stdout belongs to results."""
 
+import io
 import logging
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -34,6 +36,17 @@ def test_records_are_lines_on_stderr(capsys: pytest.CaptureFixture[str]) -> None
     speak()
 
     assert capsys.readouterr() == ("", "INFO a info\nWARNING a warning\n")
+
+
+def test_records_go_where_stderr_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A progress bar puts its own stderr in place while it is drawn."""
+    configure_logging()
+    bar = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", bar)
+    speak()
+    logging.getLogger("cassava_leaf_disease").handlers[0].flush()
+
+    assert bar.getvalue() == "INFO a info\nWARNING a warning\n"
 
 
 @pytest.mark.parametrize(

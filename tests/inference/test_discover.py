@@ -80,13 +80,18 @@ def test_missing_explicit_path_is_a_warning_and_the_newest_run_answers(
     assert warnings_of(caplog) == [f"infer.checkpoint_path={tmp_path / 'gone.ckpt'}: no such file"]
 
 
-def test_newest_run_answers_silently_and_before_s3(
+def test_newest_run_answers_silently(small_config: Config, best: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert find_model(small_config()) == FoundModel(best, "outputs")
+    assert warnings_of(caplog) == []
+
+
+def test_newest_run_comes_before_s3_and_says_so(
     small_config: Config, best: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     found = find_model(small_config("infer.checkpoint_s3_uri=s3://models/v1.ckpt"))
 
     assert found == FoundModel(best, "outputs")
-    assert warnings_of(caplog) == []
+    assert warnings_of(caplog) == [f"{best} comes before infer.checkpoint_s3_uri, which was not fetched"]
 
 
 @pytest.mark.usefixtures("at_s3")

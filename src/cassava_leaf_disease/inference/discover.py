@@ -34,6 +34,8 @@ def find_model(config: AppConfig) -> FoundModel:
     for step in (_explicit, _newest_run, _from_s3, _packaged):
         found = step(config)
         if isinstance(found, FoundModel):
+            if found.source == "outputs" and config.infer.checkpoint_s3_uri is not None:
+                logger.warning("%s comes before infer.checkpoint_s3_uri, which was not fetched", found.path)
             return found
         if found is not None:
             passed.append(found)
