@@ -159,28 +159,32 @@ class RotateConfig(Section):
 
 
 class BlurConfig(Section):
-    """Gaussian blur; the largest standard deviation in pixels of the network's input."""
+    """Gaussian blur; the largest standard deviation in pixels of the network's input, drawn from a tenth of it up."""
 
     p: Probability
     sigma_max_px: float = Field(gt=0, le=10)
 
 
 class NoiseConfig(Section):
-    """Gaussian noise; the largest standard deviation as a fraction of full scale."""
+    """Gaussian noise; the largest standard deviation as a fraction of full scale, drawn from a tenth of it up."""
 
     p: Probability
     std_max: float = Field(gt=0, le=0.5)
 
 
 class JpegConfig(Section):
-    """JPEG artefacts; the lowest quality."""
+    """JPEG artefacts; qualities from `quality_min` to 100."""
 
     p: Probability
     quality_min: int = Field(ge=5, le=100)
 
 
 class EraseConfig(Section):
-    """Rectangles replaced by the mean colour; their number and side as a fraction of the image."""
+    """Rectangles replaced by ImageNet's mean colour.
+
+    At most `holes_max` of them; width and height are drawn apart, from a tenth of `side_max` up, as
+    fractions of the image.
+    """
 
     p: Probability
     holes_max: int = Field(ge=1, le=32)

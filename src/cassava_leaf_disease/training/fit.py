@@ -107,7 +107,7 @@ def describe_model(config: AppConfig, data: LeafDataModule) -> ModelMetadata:
     split, limits = config.data.split, config.data.limits
     created_at = utc_now()
     return ModelMetadata(
-        name=config.model.name if config.model.name == config.model.backbone else config.model.backbone,
+        name=config.model.backbone,
         version=f"{__version__}+{created_at.replace(':', '').replace('-', '')[:13]}",
         backbone=config.model.backbone,
         preprocessing=data.spec,
