@@ -107,7 +107,7 @@ def test_lightning_s_writer_replaces_files_whole(tmp_path: Path) -> None:
     writer = AtomicCheckpointIO()
     writer.save_checkpoint({"epoch": 1}, path)
 
-    with pytest.raises(Exception, match="pickle"):
+    with pytest.raises((AttributeError, pickle.PicklingError), match="local object"):
         writer.save_checkpoint({"epoch": lambda: None}, path)
 
     assert torch.load(path, weights_only=True) == {"epoch": 1}
