@@ -83,11 +83,15 @@ def test_kill_9_during_training_leaves_a_run_that_resumes(small_config: SmallCon
 def test_a_run_killed_in_its_first_epoch_starts_again_in_its_folder(small_config: SmallConfig, tmp_path: Path) -> None:
     cut = tmp_path / "outputs" / "runs" / "version_0"
     train_until(small_config(), cut, epoch=0)
+    half_written = cut / "checkpoints" / ".last.ckpt.0123abcd.tmp"
+    half_written.parent.mkdir()
+    half_written.touch()
 
     resumed = train(small_config("train.resume=true"))
 
     assert resumed.run_dir == cut
     assert resumed.epochs == 2
+    assert not half_written.exists()
 
 
 def test_a_run_killed_after_its_last_epoch_still_gets_its_figures(small_config: SmallConfig) -> None:

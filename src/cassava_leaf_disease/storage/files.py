@@ -29,6 +29,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files that killed writers left in `folder`; call it where nobody else writes."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Replaces `path` whole with UTF-8 text, line ends as they are in `text`."""
     content = text.encode()

@@ -22,7 +22,8 @@ from cassava_leaf_disease.modeling.checkpoint import AtomicCheckpointIO, load_ch
 from cassava_leaf_disease.modeling.metadata import ModelMetadata, SplitRecord
 from cassava_leaf_disease.modeling.metrics import bootstrap_intervals
 from cassava_leaf_disease.modeling.module import MONITOR, LeafClassifier
-from cassava_leaf_disease.storage.files import write_json
+from cassava_leaf_disease.paths import checkpoints_dir
+from cassava_leaf_disease.storage.files import remove_leftovers, write_json
 from cassava_leaf_disease.training.devices import resolve_accelerator, resolve_precision
 from cassava_leaf_disease.training.provenance import git_commit, hardware, utc_now
 from cassava_leaf_disease.training.recorder import RunRecorder
@@ -56,6 +57,8 @@ def train(config: AppConfig, run_dir: Path | None = None) -> TrainResult:
     folder = run_dir or open_run_dir(config)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
+        for written in (folder, checkpoints_dir(folder)):
+            remove_leftovers(written)
         describe_run(folder, config)
         data.write_manifest(folder / MANIFEST_FILE)
         recorder = RunRecorder(folder, config.train.epochs, save_checkpoints=config.train.save_checkpoints)
