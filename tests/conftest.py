@@ -2,8 +2,9 @@
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -125,3 +126,18 @@ def photo_bytes() -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(draw_leaf(11, 3, 200)).resize((240, 180)).save(buffer, "JPEG", quality=92)
     return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def moto_s3() -> Iterator[tuple[str, Any]]:
+    """A real S3 server of this module's own: its address, and a client that may do everything there."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    url = f"http://{host}:{port}"
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
+    yield url, boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys)
+    running.stop()

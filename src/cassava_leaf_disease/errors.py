@@ -86,3 +86,8 @@ class MissingDependencyError(CassavaError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} is not installed; type: pip install 'cassava-leaf-disease[{extra}]'")
+
+
+def first_line(error: Exception) -> str:
+    """What a library's exception says, in one line; its type where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -3,6 +3,8 @@
 import logging
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from cassava_leaf_disease.errors import ConfigError
 
@@ -43,3 +45,17 @@ class _CurrentStderr:
 def stderr_is_terminal() -> bool:
     """Whether progress bars make sense."""
     return sys.stderr.isatty()
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr where that is a terminal; yields the function that moves it by so many steps."""
+    if not stderr_is_terminal():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda steps: progress.advance(task, steps)

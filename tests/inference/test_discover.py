@@ -2,13 +2,11 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import CheckpointError
@@ -28,18 +26,12 @@ def best(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def s3_server(random_checkpoint: Path) -> Iterator[str]:
+def s3_server(random_checkpoint: Path, moto_s3: tuple[str, Any]) -> str:
     """A server whose public bucket `models` holds a checkpoint."""
-    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    url = f"http://{host}:{port}"
-    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
-    client: Any = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys)
+    url, client = moto_s3
     client.create_bucket(Bucket="models", ACL="public-read")
     client.put_object(Bucket="models", Key="v1.ckpt", Body=random_checkpoint.read_bytes(), ACL="public-read")
-    yield url
-    running.stop()
+    return url
 
 
 @pytest.fixture

@@ -8,9 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from cassava_leaf_disease.errors import ConfigError, MissingDependencyError, StorageError
 from cassava_leaf_disease.storage.s3 import CHUNK_BYTES, fetch_s3
@@ -31,20 +29,14 @@ def _no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
+def server(moto_s3: tuple[str, Any]) -> str:
     """A server with a public bucket `open` and a bucket `closed` that holds the same object."""
-    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    url = f"http://{host}:{port}"
-    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
-    client: Any = boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys)
+    url, client = moto_s3
     client.create_bucket(Bucket="open", ACL="public-read")
     client.put_object(Bucket="open", Key=KEY, Body=CONTENT, ACL="public-read")
     client.create_bucket(Bucket="closed")
     client.put_object(Bucket="closed", Key=KEY, Body=CONTENT)
-    yield url
-    running.stop()
+    return url
 
 
 @pytest.fixture(params=["S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])

@@ -28,6 +28,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def changed(self, **values: object) -> Self:
+        """A copy with other values, which are not checked again: for code, not for what users type."""
+        return self.model_copy(update=values)
+
 
 class PathsConfig(Section):
     """Where things lie; relative paths start at `CASSAVA_ROOT` or the current directory."""

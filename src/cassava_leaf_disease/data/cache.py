@@ -27,7 +27,7 @@ from cassava_leaf_disease.data.table import LabeledPhoto, name_some
 from cassava_leaf_disease.errors import DataError, ImageError
 from cassava_leaf_disease.imaging.decode import DecodeLimits, decode_image
 from cassava_leaf_disease.imaging.preprocess import resize_shorter_side
-from cassava_leaf_disease.log import stderr_is_terminal
+from cassava_leaf_disease.log import progress_bar
 
 PIXELS_VERSION = 1  # raise it when decoding or resizing gives other pixels than before
 COMMIT_EVERY = 64  # photos; what a killed run loses at most
@@ -140,7 +140,7 @@ class PhotoCache:
         with (
             ThreadPoolExecutor(workers) as pool,  # Pillow releases the GIL while it decodes and resizes
             StoreWriter(self._store, contents) as writer,
-            _progress(f"decoding photos ({self._side_px} px)", len(missing)) as advance,
+            progress_bar(f"decoding photos ({self._side_px} px)", len(missing)) as advance,
         ):
             results = _ahead(pool, prepare, missing, window=COMMIT_EVERY + 2 * workers)
             for batch in _batched(zip(missing, results, strict=True), COMMIT_EVERY):
@@ -208,17 +208,3 @@ def _batched(
 ) -> Iterator[list[tuple[_Wanted, _Image | str]]]:
     while batch := list(itertools.islice(results, size)):
         yield batch
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr where that is a terminal; yields the function that moves it."""
-    if not stderr_is_terminal():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda steps: progress.advance(task, steps)

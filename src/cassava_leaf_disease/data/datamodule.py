@@ -90,7 +90,7 @@ class LeafDataModule(LightningDataModule):
         }
         for part in stages.get(stage, PARTS):
             if part not in self._sources:
-                self._sources[part] = self._source(part)
+                self._sources[part] = self._source(part, for_training=part == "train")
 
     def divide(self) -> None:
         """Reads the table and divides the photos; decodes none of them; again costs nothing.
@@ -127,7 +127,7 @@ class LeafDataModule(LightningDataModule):
         """
         source = self._sources.get(part)
         if source is None or part == "train":
-            source = self._source(part, zoom=1.0, limits=limits)
+            source = self._source(part, for_training=False, limits=limits)
         return EvalDataset(source, self.labels(part), self.spec)
 
     def write_manifest(self, path: Path) -> None:
@@ -216,16 +216,16 @@ class LeafDataModule(LightningDataModule):
         text = hashlib.sha256(recipe.encode()).hexdigest()
         self.fingerprint = self.split_hash = f"synthetic-{text}"
 
-    def _source(self, part: Part, zoom: float | None = None, limits: DecodeLimits | None = None) -> PhotoSource:
-        """Training photos larger than the network's input, so that crops stay sharp; others as evaluated."""
+    def _source(self, part: Part, *, for_training: bool, limits: DecodeLimits | None = None) -> PhotoSource:
+        """For training larger than the network's input, so that crops stay sharp; else as evaluation sees it."""
         data = self._config.data
         side_px = self.spec.resize_side_px
-        if part == "train":
-            side_px = math.ceil((zoom or data.cache.train_zoom) * side_px)
+        if for_training:
+            side_px = math.ceil(data.cache.train_zoom * side_px)
         if self.split is None:
             first = _SYNTHETIC_FIRST_INDEX[part]
             return SyntheticPhotos(self.labels(part), data.split.seed, side_px, first_index=first)
-        photos, enlarge = self.split.parts[part], part != "train" or zoom is not None
+        photos, enlarge = self.split.parts[part], not for_training
         if not data.cache.enabled:
             return DecodedPhotos(photos, side_px, enlarge=enlarge, limits=limits)
         return PhotoCache(self._config.paths.cache_dir, side_px, enlarge=enlarge).images(photos, limits)

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from cassava_leaf_disease.config.schema import AppConfig, LimitsConfig, Section, SplitConfig
+from cassava_leaf_disease.config.schema import AppConfig, LimitsConfig, SplitConfig
 from cassava_leaf_disease.data.datamodule import LeafDataModule
 from cassava_leaf_disease.data.datasets import DecodedPhotos, EvalDataset
 from cassava_leaf_disease.data.table import read_table
@@ -18,9 +17,8 @@ from cassava_leaf_disease.imaging.decode import DecodeLimits
 from cassava_leaf_disease.inference.discover import FoundModel, find_model
 from cassava_leaf_disease.inference.predictor import check_device, load_predictor
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
+from cassava_leaf_disease.paths import checkpoints_dir
 from cassava_leaf_disease.storage.files import write_json
-
-SectionT = TypeVar("SectionT", bound=Section)
 
 
 class EvaluationResult(BaseModel):
@@ -111,15 +109,13 @@ def config_of_model(config: AppConfig, metadata: ModelMetadata) -> AppConfig:
     split = record.model_dump(include=set(SplitConfig.model_fields), exclude={"strategy"} if drawn else None)
     limits = record.model_dump(include=set(LimitsConfig.model_fields))
     spec = metadata.preprocessing
-    return _changed(
-        config,
-        data=_changed(
-            data,
-            synthetic=_changed(data.synthetic, enabled=drawn, **sizes),
-            split=_changed(data.split, **split),
-            limits=_changed(data.limits, **limits),
+    return config.changed(
+        data=data.changed(
+            synthetic=data.synthetic.changed(enabled=drawn, **sizes),
+            split=data.split.changed(**split),
+            limits=data.limits.changed(**limits),
         ),
-        augment=_changed(config.augment, image_size=spec.image_size_px, crop_ratio=spec.crop_ratio),
+        augment=config.augment.changed(image_size=spec.image_size_px, crop_ratio=spec.crop_ratio),
     )
 
 
@@ -145,12 +141,8 @@ def check_split(data: LeafDataModule, metadata: ModelMetadata, config: AppConfig
 
 def default_output_dir(found: FoundModel, config: AppConfig) -> Path:
     """`evaluation/PART`, or `evaluation/FOLDER-TABLE`, in the checkpoint's run folder, else in `outputs`."""
-    checkpoints = found.path.parent
-    parent = checkpoints.parent if checkpoints.name == "checkpoints" else config.paths.outputs_dir
+    run_dir = found.path.parent.parent
+    parent = run_dir if found.path.parent == checkpoints_dir(run_dir) else config.paths.outputs_dir
     table = config.evaluate.csv_path
     name = config.evaluate.part if table is None else f"{table.parent.name}-{table.stem}"
     return parent / "evaluation" / name
-
-
-def _changed(section: SectionT, **values: object) -> SectionT:
-    return section.model_copy(update=values)

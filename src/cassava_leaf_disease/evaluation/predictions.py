@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.progress import track
 
 from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.data.datasets import EvalDataset
 from cassava_leaf_disease.inference.predictor import Predictor
-from cassava_leaf_disease.log import stderr_is_terminal
+from cassava_leaf_disease.log import progress_bar
 from cassava_leaf_disease.storage.files import write_text
 
 
@@ -29,17 +27,12 @@ def predict_dataset(predictor: Predictor, dataset: EvalDataset, batch_size: int)
     """
     starts = range(0, len(dataset), batch_size)
     answers = []
-    with ThreadPoolExecutor(available_cpus()) as pool:
-        for start in track(
-            starts,
-            description="predicting",
-            console=Console(stderr=True),
-            transient=True,
-            disable=not stderr_is_terminal(),
-        ):
+    with ThreadPoolExecutor(available_cpus()) as pool, progress_bar("predicting", len(dataset)) as advance:
+        for start in starts:
             indices = range(start, min(start + batch_size, len(dataset)))
             images = list(pool.map(lambda index: dataset[index][0].numpy(), indices))
             answers.append(predictor.probabilities(np.stack(images).transpose(0, 2, 3, 1)))  # (N, S, S, 3)
+            advance(len(indices))
     return np.concatenate(answers)
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from cassava_leaf_disease.config.schema import ModelConfig
-from cassava_leaf_disease.errors import CheckpointError, ConfigError, WeightsError
-from cassava_leaf_disease.modeling.checkpoint import AVERAGE_PREFIX, NETWORK_PREFIX, read_plain
+from cassava_leaf_disease.errors import CheckpointError, ConfigError, WeightsError, first_line
+from cassava_leaf_disease.modeling.checkpoint import read_plain, select_network
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +95,11 @@ def classifier_names(network: nn.Module) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
+def classifier_prefixes(network: nn.Module) -> tuple[str, ...]:
+    """What the names of the last layers' tensors start with."""
+    return tuple(f"{name}." for name in classifier_names(network))
+
+
 def load_weights(network: nn.Module, path: Path) -> None:
     """Loads a state dict (safetensors, or a checkpoint without code) into `network`, in place.
 
@@ -106,7 +111,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     """
     state = _read_state(path)
     wanted = network.state_dict()
-    head = tuple(f"{name}." for name in classifier_names(network))
+    head = classifier_prefixes(network)
     dropped = {
         name
         for name in state
@@ -143,12 +148,7 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
             "expected a .safetensors file, or a .ckpt or .pth file that holds tensors only"
         ) from error
     state = content.get("state_dict", content)
-    tensors = {name: tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
-    for prefix in (AVERAGE_PREFIX, NETWORK_PREFIX):
-        inner = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        if inner:
-            return inner
-    return tensors
+    return select_network(state) or {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
 def _size_options(backbone: str, image_size_px: int) -> dict[str, Any]:
@@ -186,8 +186,7 @@ def _check_hub_reachable(backbone: str) -> None:
 
 
 def _hub_error(backbone: str, error: Exception) -> WeightsError:
-    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
     return WeightsError(
-        f"model.pretrained=true: the weights of {backbone} cannot be fetched from timm's hub ({reason}); "
+        f"model.pretrained=true: the weights of {backbone} cannot be fetched from timm's hub ({first_line(error)}); "
         "with no network, name a local file: model.pretrained=false model.weights_path=weights.safetensors"
     )

@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
-from cassava_leaf_disease.errors import CheckpointError
+from cassava_leaf_disease.errors import CheckpointError, first_line
 from cassava_leaf_disease.modeling.metadata import ModelMetadata, parse_metadata
 from cassava_leaf_disease.paths import BEST_CHECKPOINT
 from cassava_leaf_disease.storage.files import replacing
@@ -88,16 +88,21 @@ def load_checkpoint(path: Path) -> LoadedCheckpoint:
             f"{path}: not a CassavaVision checkpoint (no self-description in it); "
             "use a best.ckpt that `cassava train` wrote"
         )
+    return LoadedCheckpoint(metadata=parse_metadata(description, str(path)), network_state=select_network(state))
+
+
+def select_network(state: Mapping[Any, Any]) -> dict[str, torch.Tensor]:
+    """The network's tensors in a checkpoint's state dict, under their own names: the running average if there is one.
+
+    `{}` where the names have neither of our prefixes.
+    """
     tensors = {str(name): value for name, value in state.items() if isinstance(value, torch.Tensor)}
     prefix = AVERAGE_PREFIX if any(name.startswith(AVERAGE_PREFIX) for name in tensors) else NETWORK_PREFIX
-    return LoadedCheckpoint(
-        metadata=parse_metadata(description, str(path)),
-        network_state={
-            name.removeprefix(prefix).removeprefix(COMPILED_PREFIX): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(prefix)
-        },
-    )
+    return {
+        name.removeprefix(prefix).removeprefix(COMPILED_PREFIX): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def read_plain(path: Path) -> dict[Any, Any]:
@@ -120,6 +125,7 @@ def read_plain(path: Path) -> dict[Any, Any]:
             "use a best.ckpt that `cassava train` wrote"
         ) from None
     except _DAMAGE as error:
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise CheckpointError(f"{path}: cannot be read as a checkpoint ({reason}); copy or train it again") from None
+        raise CheckpointError(
+            f"{path}: cannot be read as a checkpoint ({first_line(error)}); copy or train it again"
+        ) from None
     return content if isinstance(content, dict) else {}

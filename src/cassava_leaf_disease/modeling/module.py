@@ -15,7 +15,7 @@ from typing_extensions import override
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.domain import NUM_CLASSES
 from cassava_leaf_disease.errors import ConfigError
-from cassava_leaf_disease.modeling.backbone import classifier_names
+from cassava_leaf_disease.modeling.backbone import classifier_prefixes
 from cassava_leaf_disease.modeling.checkpoint import METADATA_KEY
 from cassava_leaf_disease.modeling.losses import build_loss
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
@@ -69,7 +69,7 @@ class LeafClassifier(lightning.LightningModule):
         self.config = config
         self.metadata = metadata
         self.network = network.to(memory_format=torch.channels_last)
-        self.head = tuple(f"{name}." for name in classifier_names(network))
+        self.head = classifier_prefixes(network)
         if config.model.freeze_backbone and not self.head:
             raise ConfigError(
                 f"model.freeze_backbone=true: timm names no classifier in {config.model.backbone}; "

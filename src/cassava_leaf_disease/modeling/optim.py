@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cassava_leaf_disease.config.schema import OptimConfig
-from cassava_leaf_disease.modeling.backbone import classifier_names
+from cassava_leaf_disease.modeling.backbone import classifier_prefixes
 
 
 def build_optimizer(network: nn.Module, config: OptimConfig, lr: float, weight_decay: float) -> torch.optim.Optimizer:
@@ -16,10 +16,10 @@ def build_optimizer(network: nn.Module, config: OptimConfig, lr: float, weight_d
 
     Frozen parameters are included, so that they can be unfrozen later; without gradients they stand still.
     """
-    head = tuple(f"{name}." for name in classifier_names(network))
+    head = classifier_prefixes(network)
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        is_head, decays = bool(head) and name.startswith(head), parameter.ndim > 1
+        is_head, decays = name.startswith(head), parameter.ndim > 1
         groups.setdefault((is_head, decays), []).append(parameter)
     settings: list[dict[str, Any]] = [
         {

@@ -15,7 +15,7 @@ from cassava_leaf_disease.evaluation.predictions import predict_dataset, write_p
 from cassava_leaf_disease.evaluation.scores import Scores, score
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.predictor import load_predictor
-from cassava_leaf_disease.paths import create_version_dir, version_dirs
+from cassava_leaf_disease.paths import BEST_CHECKPOINT, checkpoints_dir, create_version_dir, version_dirs
 from cassava_leaf_disease.storage.files import write_json
 from cassava_leaf_disease.training.fit import train
 from cassava_leaf_disease.training.result import TrainResult
@@ -96,8 +96,8 @@ def open_crossval_dir(config: AppConfig) -> Path:
 
 def fold_config(config: AppConfig, index: int) -> AppConfig:
     """The configuration of one fold."""
-    split = config.data.split.model_copy(update={"strategy": "kfold", "fold_index": index})
-    return config.model_copy(update={"data": config.data.model_copy(update={"split": split})})
+    split = config.data.split.changed(strategy="kfold", fold_index=index)
+    return config.changed(data=config.data.changed(split=split))
 
 
 def run_fold(config: AppConfig, folder: Path, index: int) -> TrainResult:
@@ -130,7 +130,7 @@ def score_out_of_fold(config: AppConfig, folder: Path, results: list[TrainResult
         data = LeafDataModule(fold_config(config, index))
         data.divide()
         dataset = data.evaluation_dataset("val")
-        found = FoundModel(result.run_dir / "checkpoints" / "best.ckpt", "explicit")
+        found = FoundModel(checkpoints_dir(result.run_dir) / BEST_CHECKPOINT, "explicit")
         predictor = load_predictor(found, config.infer.device)
         probabilities.append(predict_dataset(predictor, dataset, config.evaluate.batch_size))
         labels.append(np.asarray(dataset.labels, np.int64))

@@ -46,16 +46,12 @@ def demo(config: AppConfig) -> Prediction:
 def demo_config(config: AppConfig) -> AppConfig:
     """A small network and few small pictures; everything else as configured."""
     size = config.demo.train_size
-    parts = {"enabled": True, "train_size": size, "val_size": size // 5, "test_size": size // 5}
-    data = config.data.model_copy(update={"synthetic": config.data.synthetic.model_copy(update=parts)})
-    network = {"name": _BACKBONE, "backbone": _BACKBONE, "pretrained": False, "weights_path": None}
-    return config.model_copy(
-        update={
-            "data": data,
-            "model": config.model.model_copy(update=network),
-            "augment": config.augment.model_copy(update={"image_size": _IMAGE_SIZE_PX}),
-            "train": config.train.model_copy(update={"epochs": config.demo.epochs, "save_checkpoints": True}),
-        }
+    drawn = config.data.synthetic.changed(enabled=True, train_size=size, val_size=size // 5, test_size=size // 5)
+    return config.changed(
+        data=config.data.changed(synthetic=drawn),
+        model=config.model.changed(name=_BACKBONE, backbone=_BACKBONE, pretrained=False, weights_path=None),
+        augment=config.augment.changed(image_size=_IMAGE_SIZE_PX),
+        train=config.train.changed(epochs=config.demo.epochs, save_checkpoints=True),
     )
 
 

@@ -22,7 +22,7 @@ from cassava_leaf_disease.modeling.checkpoint import AtomicCheckpointIO, load_ch
 from cassava_leaf_disease.modeling.metadata import ModelMetadata, SplitRecord
 from cassava_leaf_disease.modeling.metrics import bootstrap_intervals
 from cassava_leaf_disease.modeling.module import MONITOR, LeafClassifier
-from cassava_leaf_disease.paths import checkpoints_dir
+from cassava_leaf_disease.paths import checkpoints_dir, create_version_dir, runs_dir
 from cassava_leaf_disease.storage.files import remove_leftovers, write_json
 from cassava_leaf_disease.training.devices import resolve_accelerator, resolve_precision
 from cassava_leaf_disease.training.provenance import git_commit, hardware, utc_now
@@ -32,8 +32,8 @@ from cassava_leaf_disease.training.run_folder import (
     MANIFEST_FILE,
     METRICS_FILE,
     describe_run,
+    find_run_to_resume,
     locked,
-    open_run_dir,
 )
 
 logger = logging.getLogger(__name__)
@@ -50,11 +50,12 @@ def train(config: AppConfig, run_dir: Path | None = None) -> TrainResult:
     """
     started_at, start = utc_now(), time.perf_counter()
     accelerator = resolve_accelerator(config.train)
+    resumed = run_dir or find_run_to_resume(config)
     lightning.seed_everything(config.train.seed, workers=True, verbose=False)
     data = LeafDataModule(config)
     data.setup("fit")
     module = build_module(config, data)
-    folder = run_dir or open_run_dir(config)
+    folder = resumed or create_version_dir(runs_dir(config.paths.outputs_dir))
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         for written in (folder, checkpoints_dir(folder)):
@@ -90,7 +91,7 @@ def train(config: AppConfig, run_dir: Path | None = None) -> TrainResult:
             seed=config.train.seed,
             hardware=hardware(accelerator),
             precision=precision,
-            git_commit=git_commit(),
+            git_commit=module.metadata.git_commit,
             started_at=started_at,
         )
         write_json(folder / METRICS_FILE, result.model_dump(mode="json"))
@@ -183,8 +184,7 @@ def test_best(
     trainer: lightning.Trainer, module: LeafClassifier, data: LeafDataModule, recorder: RunRecorder
 ) -> dict[str, float]:
     """Measures the best weights (the final ones, where nothing was saved) on the test part; `{}` without one."""
-    data.setup("test")
-    if not data.sizes().get("test"):
+    if not data.sizes()["test"]:
         return {}
     if recorder.best_path.is_file():
         module.evaluation_network.load_state_dict(load_checkpoint(recorder.best_path).network_state)

@@ -41,7 +41,6 @@ class RunRecorder(Checkpoint):
         self.epochs = epochs
         self.save_checkpoints = save_checkpoints
         self.history: list[dict[str, float]] = []
-        self.best_score = -math.inf
         self.best_epoch: int | None = None
         self.best_metrics: dict[str, float] = {}
 
@@ -59,7 +58,6 @@ class RunRecorder(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         return {
             "history": self.history,
-            "best_score": self.best_score,
             "best_epoch": self.best_epoch,
             "best_metrics": self.best_metrics,
         }
@@ -67,7 +65,6 @@ class RunRecorder(Checkpoint):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = list(state_dict["history"])
-        self.best_score = state_dict["best_score"]
         self.best_epoch = state_dict["best_epoch"]
         self.best_metrics = dict(state_dict["best_metrics"])
 
@@ -77,9 +74,9 @@ class RunRecorder(Checkpoint):
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         check_finite(metrics, trainer.current_epoch)
-        if metrics[MONITOR] <= self.best_score:
+        if metrics[MONITOR] <= self.best_metrics.get(MONITOR, -math.inf):
             return
-        self.best_score, self.best_epoch, self.best_metrics = metrics[MONITOR], trainer.current_epoch, metrics
+        self.best_epoch, self.best_metrics = trainer.current_epoch, metrics
         assert isinstance(pl_module, LeafClassifier)  # noqa: S101  for the type checker
         pl_module.metadata = pl_module.metadata.model_copy(update={"metrics": metrics, "epoch": trainer.current_epoch})
         if self.save_checkpoints and trainer.is_global_zero:

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from cassava_leaf_disease.config.load import config_as_yaml
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError
-from cassava_leaf_disease.paths import create_version_dir, runs_dir, version_dirs
+from cassava_leaf_disease.paths import runs_dir, version_dirs
 from cassava_leaf_disease.storage.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -22,15 +22,15 @@ METRICS_FILE = "metrics.json"
 MANIFEST_FILE = "split.csv"
 
 
-def open_run_dir(config: AppConfig) -> Path:
-    """A new run folder, or the one to resume where `train.resume` asks for it.
+def find_run_to_resume(config: AppConfig) -> Path | None:
+    """The run folder that `train.resume` asks for; None where a new run is to start.
 
     Raises:
         ConfigError: There is nothing to resume, or it was started with other settings.
     """
-    parent = runs_dir(config.paths.outputs_dir)
     if not config.train.resume:
-        return create_version_dir(parent)
+        return None
+    parent = runs_dir(config.paths.outputs_dir)
     if isinstance(config.train.resume, Path):
         candidates = [config.train.resume]
         if (config.train.resume / METRICS_FILE).is_file():
