@@ -97,6 +97,16 @@ def test_the_running_average_follows_slowly_and_is_what_is_evaluated(small_confi
     torch.testing.assert_close(after, before + 0.5)
 
 
+def test_a_resumed_run_still_knows_its_best_epoch(small_config: SmallConfig) -> None:
+    before, after = module_of(small_config()), module_of(small_config())
+    before.metadata = before.metadata.model_copy(update={"metrics": {"val/f1_macro": 0.5}, "epoch": 7})
+    checkpoint: dict[str, object] = {}
+    before.on_save_checkpoint(checkpoint)
+
+    after.on_load_checkpoint(checkpoint)
+    assert (after.metadata.metrics, after.metadata.epoch) == ({"val/f1_macro": 0.5}, 7)
+
+
 def test_without_an_average_the_network_itself_is_evaluated(small_config: SmallConfig) -> None:
     module = module_of(small_config())
     assert module.evaluation_network is module.network

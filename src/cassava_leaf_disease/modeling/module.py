@@ -18,7 +18,7 @@ from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.modeling.backbone import classifier_prefixes
 from cassava_leaf_disease.modeling.checkpoint import METADATA_KEY
 from cassava_leaf_disease.modeling.losses import build_loss
-from cassava_leaf_disease.modeling.metadata import ModelMetadata
+from cassava_leaf_disease.modeling.metadata import ModelMetadata, parse_metadata
 from cassava_leaf_disease.modeling.metrics import accuracy, f1_macro
 from cassava_leaf_disease.modeling.mixing import mix_batch
 from cassava_leaf_disease.modeling.optim import build_optimizer, build_schedulers
@@ -154,6 +154,12 @@ class LeafClassifier(lightning.LightningModule):
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[METADATA_KEY] = self.metadata.model_dump_json()
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A resumed run still says what its best epoch so far was."""
+        saved = parse_metadata(checkpoint[METADATA_KEY], "the checkpoint to resume")
+        self.metadata = self.metadata.model_copy(update={"metrics": saved.metrics, "epoch": saved.epoch})
 
     def _scores(self, stage: Stage) -> StageScores:
         scores = self.scores[f"{stage}_scores"]
