@@ -3,12 +3,17 @@
 import logging
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cassava_leaf_disease.errors import ConfigError
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+HEARTBEAT_S = 10.0
+
+_logger = logging.getLogger(__name__)
 
 
 def configure_logging(level: str | None = None) -> None:
@@ -59,3 +64,43 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield lambda steps: progress.advance(task, steps)
+
+
+@contextmanager
+def byte_bar(what: str, total_bytes: int | None, done_bytes: int = 0) -> Iterator[Callable[[int], None]]:
+    """A bar with megabytes and speed where stderr is a terminal, else a line each ten seconds.
+
+    Yields the function that moves it by so many bytes, which any thread may call. `total_bytes` is None where
+    nobody knows it.
+    """
+    if not stderr_is_terminal():
+        yield _heartbeat(what, total_bytes, done_bytes)
+        return
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(what, total=total_bytes, completed=done_bytes)
+        yield lambda count: shown.advance(task, count)
+
+
+def _heartbeat(what: str, total_bytes: int | None, done_bytes: int) -> Callable[[int], None]:
+    lock, done, said = threading.Lock(), done_bytes, time.monotonic()
+    of_total = "" if total_bytes is None else f" of {total_bytes / 1e6:,.1f}"
+
+    def advance(count: int) -> None:
+        nonlocal done, said
+        with lock:
+            done += count
+            if time.monotonic() - said > HEARTBEAT_S:
+                said = time.monotonic()
+                _logger.info("%s: %s%s MB", what, f"{done / 1e6:,.1f}", of_total)
+
+    return advance
