@@ -1,10 +1,19 @@
 """What every test may lean on: real photos if they are there, and the real configuration, shrunk."""
 
+import hashlib
 import io
+import json
 import os
+import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
 from PIL import Image
@@ -53,6 +62,12 @@ def shared_data() -> Path:
 def small_config(root_in_tmp_path: None) -> Callable[..., AppConfig]:
     """The packaged configuration, shrunk; takes further overrides."""
     return lambda *overrides: load_config([*SMALL_RUN, *overrides])
+
+
+@pytest.fixture(scope="session")
+def small_words() -> tuple[str, ...]:
+    """The same small run as words of a command line."""
+    return SMALL_RUN
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +130,19 @@ def random_checkpoint(
 
 
 @pytest.fixture(scope="session")
+def exported_model(tmp_path_factory: pytest.TempPathFactory, random_checkpoint: Path, metadata: ModelMetadata) -> Path:
+    """That checkpoint as an ONNX file; read only."""
+    from cassava_leaf_disease.export.onnx import to_onnx
+    from cassava_leaf_disease.inference.engines.torch_engine import restore_network
+    from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
+
+    network = restore_network(load_checkpoint(random_checkpoint), random_checkpoint)
+    path = tmp_path_factory.mktemp("exported") / "best.onnx"
+    path.write_bytes(to_onnx(network, metadata).SerializeToString())
+    return path
+
+
+@pytest.fixture(scope="session")
 def predictor(random_checkpoint: Path) -> Predictor:
     """That checkpoint, loaded."""
     return load_predictor(FoundModel(random_checkpoint, "explicit"), "cpu")
@@ -128,6 +156,36 @@ def photo_bytes() -> bytes:
     return buffer.getvalue()
 
 
+@pytest.fixture
+def no_aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing of the user's own AWS settings and credentials; what a test's `.env` adds goes again."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "S3_"))]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    yield
+    for name in [name for name in os.environ if name.startswith(("AWS_", "S3_"))]:
+        del os.environ[name]
+
+
+@pytest.fixture
+def run_dvc(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs DVC's command line in a folder, without the user's own settings and caches of DVC; what it prints."""
+    for name in ("DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR", "DVC_SITE_CACHE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path_factory.mktemp("dvc")))
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+
+    def run(folder: Path, *words: str) -> str:
+        answer = subprocess.run(
+            [sys.executable, "-P", "-m", "dvc", *words], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert answer.returncode == 0, f"dvc {' '.join(words)}\n{answer.stdout}\n{answer.stderr}"
+        return answer.stdout
+
+    return run
+
+
 @pytest.fixture(scope="module")
 def moto_s3() -> Iterator[tuple[str, Any]]:
     """A real S3 server of this module's own: its address, and a client that may do everything there."""
@@ -138,6 +196,113 @@ def moto_s3() -> Iterator[tuple[str, Any]]:
     running.start()
     host, port = running.get_host_and_port()
     url = f"http://{host}:{port}"
+    urlopen(Request(f"{url}/moto-api/reset", method="POST")).close()  # noqa: S310  all servers of a process share one store
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
     yield url, boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys)
     running.stop()
+
+
+class FileServer(ThreadingHTTPServer):
+    """Files over HTTP with ranges and ETags; plays Yandex Disk's public API; can break connections.
+
+    `files` maps paths to contents, `headers` paths to what is said of them besides, `links` public keys to paths;
+    `folders` are the links that lead to folders. `cut_after` breaks as many of the next transfers after so many
+    bytes; `statuses` are answered before anything else.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _FileHandler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.files: dict[str, bytes] = {}
+        self.headers: dict[str, dict[str, str]] = {}
+        self.links: dict[str, str] = {}
+        self.folders: set[str] = set()
+        self.cut_after: list[int] = []
+        self.statuses: list[tuple[int, dict[str, str]]] = []
+        self.serves_ranges = True
+        self.minds_if_range = True
+        self.requests: list[tuple[str, str | None]] = []  # path and Range
+        self.sent_bytes = 0
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is part of the tests."""
+
+
+class _FileHandler(BaseHTTPRequestHandler):
+    server: FileServer
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        self.server.requests.append((address.path, self.headers.get("Range")))
+        if self.server.statuses:
+            status, headers = self.server.statuses.pop(0)
+            self.answer(status, b"busy", **headers)
+        elif address.path.startswith("/v1/disk/public/resources"):
+            asked = parse_qs(address.query)
+            self.answer_as_yandex(address.path, asked["public_key"][0] + asked.get("path", [""])[0])
+        elif address.path in self.server.files:
+            self.send_file(address.path)
+        else:
+            self.answer(404, b"no such file")
+
+    def answer_as_yandex(self, path: str, key: str) -> None:
+        target = self.server.links.get(key)
+        if target is None:
+            self.answer(404, json.dumps({"message": "not found"}).encode())
+        elif path.endswith("/download"):
+            self.answer(200, json.dumps({"href": self.server.url + target}).encode())
+        else:
+            content = self.server.files[target]
+            sums = {"md5": hashlib.md5(content).hexdigest(), "sha256": hashlib.sha256(content).hexdigest()}  # noqa: S324
+            about = {"name": target[1:], "type": "file", "size": len(content), **sums}
+            folder = {"name": "cassava", "type": "dir"}
+            self.answer(200, json.dumps(folder if key in self.server.folders else about).encode())
+
+    def send_file(self, path: str) -> None:
+        content = self.server.files[path]
+        etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+        wanted = self.headers.get("Range")
+        same = self.headers.get("If-Range") in (None, etag) or not self.server.minds_if_range
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and same and self.server.serves_ranges else 0
+        if start >= len(content) > 0:
+            self.answer(416, b"", **{"Content-Range": f"bytes */{len(content)}"})
+            return
+        body = content[start:]
+        self.send_response(206 if start else 200)
+        told = {"ETag": etag, "Content-Length": str(len(body)), "Content-Type": "application/octet-stream"}
+        if start:
+            told["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        for name, value in (told | self.server.headers.get(path, {})).items():
+            if value:
+                self.send_header(name, value)
+        self.end_headers()
+        cut = self.server.cut_after.pop(0) if self.server.cut_after else len(body)
+        self.wfile.write(body[:cut])
+        self.wfile.flush()
+        self.server.sent_bytes += len(body[:cut])
+        if cut < len(body):
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+
+    def answer(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class names it so
+        """Tests read `requests` instead."""
+
+
+@pytest.fixture
+def file_server() -> Iterator[FileServer]:
+    """A server of this test's own."""
+    server = FileServer()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()

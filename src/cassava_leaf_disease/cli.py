@@ -72,8 +72,9 @@ def _dispatch(words: list[str]) -> int:
 def _run(command: Command, words: list[str]) -> int:
     from cassava_leaf_disease.log import configure_logging
 
+    words, filed = _take_params(words)
     args = _parse_flags(words)
-    jobs = _compose_jobs(words, args)
+    jobs = _compose_jobs(words, args, filed)
     if args.cfg or args.info or args.hydra_help or args.shell_completion:
         return 0
     if not jobs:
@@ -124,19 +125,37 @@ def _parse_flags(words: Sequence[str]) -> "Namespace":
     from hydra._internal.utils import get_args_parser  # what hydra.main itself parses with
 
     parser = get_args_parser()
-
-    def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; this door takes key=value, `cassava-fire` takes named flags")
-
-    parser.error = refuse  # type: ignore[method-assign]
+    parser.error = _refuse  # type: ignore[method-assign]
     args = parser.parse_intermixed_args(list(words))
     if args.experimental_rerun:
         raise ConfigError("--experimental-rerun is not supported: it would load a pickle")
     return args
 
 
-def _compose_jobs(words: Sequence[str], args: "Namespace") -> list[Job]:
-    """Lets hydra.main work with the command line, and collects what it would run."""
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(f"{message}; this door takes key=value, `cassava-fire` takes named flags")
+
+
+def _take_params(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The command line without `--params FILE`, and the overrides in those files, but for keys that are typed too."""
+    if not any(word.startswith("--params") for word in words):
+        return list(words), []
+    from argparse import ArgumentParser
+
+    from cassava_leaf_disease.config.params import read_params
+    from cassava_leaf_disease.paths import resolve
+
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--params", action="append", metavar="FILE")
+    parser.error = _refuse  # type: ignore[method-assign]
+    found, rest = parser.parse_known_args(list(words))
+    filed = [override for file in found.params or () for override in read_params(resolve(file))]
+    typed = {word.partition("=")[0] for word in rest}
+    return rest, [override for override in filed if override.partition("=")[0] not in typed]
+
+
+def _compose_jobs(words: Sequence[str], args: "Namespace", filed: Sequence[str]) -> list[Job]:
+    """Lets hydra.main work with the command line, and collects what it would run; `filed` overrides come first."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -154,14 +173,15 @@ def _compose_jobs(words: Sequence[str], args: "Namespace") -> list[Job]:
     def collect(settings: "DictConfig") -> None:
         about = HydraConfig.get()
         overrides: Any = OmegaConf.to_container(about.overrides.task, resolve=False)
-        jobs.append(Job(tuple(overrides), settings, multirun=about.mode == RunMode.MULTIRUN))
+        own = tuple(override for override in overrides if override not in filed)
+        jobs.append(Job(own, settings, multirun=about.mode == RunMode.MULTIRUN))
 
     entry = hydra.main(config_path=f"pkg://{CONFIG_MODULE}", config_name="config", version_base="1.3")(collect)
     flags = [word for word in words if word not in args.overrides]
     # The commands make their own run folders: what Hydra makes for a sweep goes away with a temporary folder.
     with tempfile.TemporaryDirectory(prefix="cassava-sweep-") as folder, hydra_errors_in_one_line():
         quiet = [*_QUIET_HYDRA, f"hydra.sweep.dir={quoted(folder)}"]
-        arguments = [*flags, *([] if args.cfg else quiet), *quote_free_text(args.overrides)]
+        arguments = [*flags, *([] if args.cfg else quiet), *filed, *quote_free_text(args.overrides)]
         with _hydra_surroundings(arguments):
             _call_hydra(entry)
     return jobs
@@ -197,7 +217,8 @@ def _hydra_surroundings(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def _overview() -> str:
-    commands = "\n".join(f"  {name:<10}{command.summary}" for name, command in COMMANDS.items())
+    width = max(map(len, COMMANDS)) + 2
+    commands = "\n".join(f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items())
     return f"""CassavaVision {__version__}: photos of cassava leaves in, a trustworthy diagnosis out.
 
 usage: cassava COMMAND [key=value ...]
@@ -207,9 +228,10 @@ commands:
 
 not in this version yet: {", ".join(PLANNED)}
 
-  cassava COMMAND --help      the keys of a command, with examples
-  cassava COMMAND --cfg job   every key, as the command would see it
-  cassava COMMAND -m a=1,2    several values, one run after another
+  cassava COMMAND --help          the keys of a command, with examples
+  cassava COMMAND --cfg job       every key, as the command would see it
+  cassava COMMAND -m a=1,2        several values, one run after another
+  cassava COMMAND --params FILE   keys from a YAML file; those typed beside it win
 
 The result is one JSON document on stdout; logs and progress go to stderr.
 `cassava-fire` takes the same commands with named flags.
@@ -220,7 +242,7 @@ def _command_help(name: str, command: Command) -> str:
     examples = "\n".join(f"  {example}" for example in command.examples)
     return f"""cassava {name}: {command.summary}
 
-usage: cassava {name} [key=value ...] [-m] [--cfg job] [--config-dir FOLDER]
+usage: cassava {name} [key=value ...] [-m] [--cfg job] [--params FILE] [--config-dir FOLDER]
 
 keys and their defaults:
 {_keys_text(command.sections)}

@@ -35,9 +35,12 @@ _EXTRA_OF: Final = {
         "train",
     ),
     "torchvision": "train",
-    "boto3": "track",
-    "botocore": "track",
-    "mlflow": "track",
+    **dict.fromkeys(("imagehash", "matplotlib"), "train"),
+    **dict.fromkeys(
+        ("backports", "boto3", "botocore", "dotenv", "dvc", "kagglehub", "mlflow", "py7zr", "rarfile", "requests"),
+        "track",
+    ),
+    **dict.fromkeys(("onnx", "onnxscript"), "export"),
 }
 
 
@@ -55,7 +58,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "train": Command(
         "train a network on photos; keeps the best checkpoint and its figures",
         "training.fit:train",
-        ("train", "paths"),
+        ("train", "distill", "paths"),
         (
             "cassava train paths.data_dir=data/cassava model=resnet18 train.epochs=10",
             "cassava train data.synthetic.enabled=true train.epochs=1 train.num_workers=0",
@@ -78,6 +81,15 @@ COMMANDS: Final[Mapping[str, Command]] = {
             "cassava evaluate evaluate.csv_path=other/train.csv evaluate.images_dir=other/train_images",
         ),
     ),
+    "ensemble": Command(
+        "make several checkpoints answer as one model, by a small file that names them",
+        "inference.make_ensemble:ensemble",
+        ("ensemble", "paths"),
+        (
+            "cassava ensemble 'ensemble.members=[a.ckpt,b.ckpt]' ensemble.output_path=ensemble.json",
+            "cassava evaluate infer.checkpoint_path=ensemble.json infer.tta=flips",
+        ),
+    ),
     "infer": Command(
         "diagnose one photo or several",
         "inference.infer:infer",
@@ -85,7 +97,82 @@ COMMANDS: Final[Mapping[str, Command]] = {
         (
             "cassava infer infer.image_path=leaf.jpg",
             "cassava infer 'infer.image_path=[leaf.jpg,\"leaf (1).jpg\"]' infer.top_k=3",
+            "cassava infer infer.image_path=leaf.jpg 'infer.checkpoint_path=[a.ckpt,b.ckpt]' infer.tta=flips",
         ),
+    ),
+    "pseudo-label": Command(
+        "let a model label a folder of photos, and keep the answers it is sure of for training",
+        "training.pseudo_label:pseudo_label",
+        ("pseudo_label", "infer", "paths"),
+        (
+            "cassava pseudo-label pseudo_label.images_dir=field infer.checkpoint_path=outputs/crossval/version_0",
+            "cassava train data.extra.images_dir=field "
+            "data.extra.csv_path=outputs/pseudo-label/version_0/pseudo_labels.csv",
+        ),
+    ),
+    "download-data": Command(
+        "fetch the photos, unpack and check them; replaces paths.data_dir only when all is well",
+        "data.download:download_data",
+        ("download_data", "paths"),
+        (
+            "cassava download-data",
+            "cassava download-data download_data.public_url=photos.zip download_data.force=true",
+            "cassava download-data download_data.public_url=kaggle://competitions/cassava-leaf-disease-classification",
+        ),
+    ),
+    "check-data": Command(
+        "look for unreadable photos, duplicates and contradictions in the data set",
+        "data.check:check_data",
+        ("check_data", "paths"),
+        ("cassava check-data", "cassava check-data paths.data_dir=photos/cassava check_data.near_distance=4"),
+    ),
+    "prepare": Command(
+        "check the photos, or draw some, and write a table and a summary of them",
+        "data.prepare:prepare",
+        ("prepare", "paths"),
+        ("cassava prepare", "cassava prepare data.synthetic.enabled=true paths.data_dir=data/drawn"),
+    ),
+    "split": Command(
+        "divide the photos once, into a file that trainings and evaluations then use",
+        "data.divide:split",
+        ("paths",),
+        (
+            "cassava split data.split.manifest=data/split.csv data.split.test_size=0.2",
+            "cassava train data.split.manifest=data/split.csv",
+        ),
+    ),
+    "download-model": Command(
+        "fetch a trained model from S3, check it, put it under DVC's care",
+        "inference.fetch:download_model",
+        ("download_model", "paths"),
+        (
+            "cassava download-model download_model.s3_uri=s3://bucket/best.ckpt",
+            "cassava download-model download_model.s3_uri=s3://bucket/best.ckpt download_model.push=true",
+        ),
+    ),
+    "track": Command(
+        "send a finished run to MLflow, as after a training whose server was down",
+        "training.tracking:track",
+        ("track", "logger", "paths"),
+        (
+            "cassava track",
+            "cassava track track.run_dir=outputs/runs/version_0 logger.tracking_uri=http://127.0.0.1:8080",
+        ),
+    ),
+    "publish": Command(
+        "send a finished run's checkpoint and figures to S3",
+        "training.publish:publish",
+        ("publish", "paths"),
+        (
+            "cassava publish publish.s3_prefix=s3://bucket/runs",
+            "cassava publish publish.s3_prefix=s3://bucket/runs publish.run_dir=outputs/runs/version_0",
+        ),
+    ),
+    "export": Command(
+        "write a checkpoint as an ONNX file that needs no PyTorch, and compare their answers",
+        "export.onnx:export",
+        ("export", "infer", "paths"),
+        ("cassava export", "cassava export infer.checkpoint_path=artifacts/best.ckpt export.output_path=best.onnx"),
     ),
     "demo": Command(
         "train on drawn leaves for under a minute, then diagnose one",
@@ -95,12 +182,8 @@ COMMANDS: Final[Mapping[str, Command]] = {
     ),
 }
 PLANNED: Final = (
-    "download-data",
-    "download-model",
-    "export",
     "serve",
     "bot",
-    "pseudo-label",
     "audit",
     "benchmark",
 )

@@ -32,7 +32,10 @@ class ClassProbability(BaseModel):
 
 
 class ModelIdentity(BaseModel):
-    """Which model gave an answer, and where it was found."""
+    """Which model gave an answer, and where it was found.
+
+    `members` are the files of several models that answer as one; a single model's JSON is without it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,13 +43,15 @@ class ModelIdentity(BaseModel):
     version: str
     source: ModelSource
     path: str
+    members: tuple[str, ...] = Field(default=(), exclude_if=lambda members: not members)
 
 
 class Prediction(BaseModel):
     """The answer about one photo: the JSON of the CLI, the API, the bot's client and the report.
 
     `probabilities` maps every class name to its probability; they sum to 1. `top_k` is sorted, most
-    probable first. Fields are added over time, never renamed.
+    probable first. `views` names the views of the photo whose answers were averaged, where there were
+    several. Fields are added over time, never renamed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +64,7 @@ class Prediction(BaseModel):
     verdict: Verdict
     model: ModelIdentity
     image: str | None = None
+    views: tuple[str, ...] = Field(default=(), exclude_if=lambda views: not views)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -57,6 +57,10 @@ class CheckpointError(CassavaError):
     http_status = 503
 
 
+class ExportError(CassavaError):
+    """A network that cannot be exported, or whose exported file does not answer as it does."""
+
+
 class WeightsError(CassavaError):
     """Starting weights that cannot be fetched or do not fit the backbone."""
 

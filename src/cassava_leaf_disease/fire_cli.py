@@ -46,31 +46,73 @@ _TRAINING: Final = (
     Flag("mlflow", "logger.enabled", "also track the run in MLflow", switch=True),
 )
 _CHECKPOINT: Final = (
-    Flag("ckpt", "infer.checkpoint_path", "a checkpoint file"),
+    Flag("ckpt", "infer.checkpoint_path", "a checkpoint, an ensemble, or '[a.ckpt,b.ckpt]'"),
     Flag("ckpt_s3", "infer.checkpoint_s3_uri", "s3://bucket/key of a checkpoint"),
 )
+_TTA: Final = Flag("tta", "infer.tta", "views of each photo, such as flips")
 FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
     "train": _TRAINING,
     "crossval": _TRAINING,
     "evaluate": (
         *_CHECKPOINT,
+        _TTA,
         Flag("part", "evaluate.part", "train, val or test"),
         Flag("csv", "evaluate.csv_path", "a table like train.csv"),
         Flag("images", "evaluate.images_dir", "the folder of its photos"),
     ),
+    "ensemble": (
+        Flag("members", "ensemble.members", "the checkpoints: '[a.ckpt,b.ckpt]'"),
+        Flag("output", "ensemble.output_path", "the file to write"),
+        Flag("combine", "ensemble.combine", "probabilities or logits"),
+        Flag("weights", "ensemble.weights", "equal or val_f1_macro"),
+    ),
+    "pseudo_label": (
+        Flag("images", "pseudo_label.images_dir", "the folder of unlabelled photos"),
+        *_CHECKPOINT,
+        _TTA,
+        Flag("min_confidence", "pseudo_label.min_confidence", "keep answers from this probability up"),
+        Flag("max_per_class", "pseudo_label.max_per_class", "at most so many photos of a class"),
+        Flag("members_agree", "pseudo_label.members_agree", "all members must name one class", switch=True),
+    ),
     "infer": (
         Flag("image", "infer.image_path", "a photo, or several: '[a.jpg,b.jpg]'"),
         *_CHECKPOINT,
+        _TTA,
         Flag("device", "infer.device", "auto, cpu or cuda"),
         Flag("top_k", "infer.top_k", "how many classes to rank"),
     ),
     "demo": (),
-    "download_data": (Flag("force", "download_data.force", "fetch again what is there", switch=True),),
+    "download_data": (
+        Flag("url", "download_data.public_url", "a link, an address or an archive"),
+        Flag("force", "download_data.force", "replace what is there", switch=True),
+    ),
+    "check_data": (Flag("data_dir", "paths.data_dir", "the folder of the data set"),),
+    "prepare": (
+        Flag("data_dir", "paths.data_dir", "the folder of the data set"),
+        Flag("synthetic", "data.synthetic.enabled", "draw leaves there first", switch=True),
+    ),
+    "split": (
+        Flag("data_dir", "paths.data_dir", "the folder of the data set"),
+        Flag("output", "data.split.manifest", "the split file to write"),
+    ),
+    "track": (
+        Flag("run_dir", "track.run_dir", "the run's folder"),
+        Flag("uri", "logger.tracking_uri", "the MLflow server"),
+    ),
+    "publish": (
+        Flag("s3_prefix", "publish.s3_prefix", "s3://bucket/prefix"),
+        Flag("run_dir", "publish.run_dir", "the run's folder"),
+    ),
+    "export": (
+        *_CHECKPOINT,
+        Flag("output", "export.output_path", "the file to write"),
+    ),
     "download_model": (
         Flag("s3_uri", "download_model.s3_uri", "s3://bucket/key of the model"),
         Flag("dst_dir", "download_model.dst_dir", "the folder to put it in"),
         Flag("overwrite", "download_model.overwrite", "replace a model that is there", switch=True),
         Flag("push", "download_model.push", "push it to the DVC remote afterwards", switch=True),
+        Flag("remote", "download_model.remote", "the DVC remote to push to"),
     ),
 }
 
@@ -90,6 +132,14 @@ class Door:
         """Words of `cassava evaluate`."""
         return _words("evaluate", overrides, flags)
 
+    def ensemble(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava ensemble`."""
+        return _words("ensemble", overrides, flags)
+
+    def pseudo_label(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava pseudo-label`."""
+        return _words("pseudo_label", overrides, flags)
+
     def infer(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava infer`."""
         return _words("infer", overrides, flags)
@@ -101,6 +151,30 @@ class Door:
     def download_data(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava download-data`."""
         return _words("download_data", overrides, flags)
+
+    def check_data(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava check-data`."""
+        return _words("check_data", overrides, flags)
+
+    def prepare(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava prepare`."""
+        return _words("prepare", overrides, flags)
+
+    def split(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava split`."""
+        return _words("split", overrides, flags)
+
+    def track(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava track`."""
+        return _words("track", overrides, flags)
+
+    def publish(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava publish`."""
+        return _words("publish", overrides, flags)
+
+    def export(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava export`."""
+        return _words("export", overrides, flags)
 
     def download_model(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava download-model`."""

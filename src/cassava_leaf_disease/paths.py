@@ -8,6 +8,7 @@ from pathlib import Path
 
 BEST_CHECKPOINT = "best.ckpt"
 LAST_CHECKPOINT = "last.ckpt"
+ENSEMBLE_FILE = "ensemble.json"
 
 
 def root() -> Path:

@@ -60,7 +60,15 @@ def explain_validation(error: ValidationError, settings: Mapping[str, Any]) -> s
 
 
 def explain_unknown_key(key: str) -> str:
-    """Names the keys that the user may have meant."""
+    """Names the keys that the user may have meant, or the choices of its group that bring this key."""
+    group = key.partition(".")[0]
+    bringing = [
+        f"{group}={choice}"
+        for choice in group_choices().get(group, ())
+        if key in accepted_keys() and _lookup(choice_settings(group, choice), key) is not None
+    ]
+    if bringing:
+        return f"{key}: only {_join(bringing, 'and')} {'has' if len(bringing) == 1 else 'have'} this key"
     close = _closest(key.replace("/", "."), [*accepted_keys(), *group_choices()])
     hint = f"did you mean {_join(close, 'or')}?" if close else "`cassava train --cfg job` prints every key"
     return f"{key}: no such key; {hint}"
@@ -198,8 +206,18 @@ def packaged_defaults() -> Mapping[str, Any]:
     entries = ChainMap(*(entry for entry in settings.pop("defaults") if isinstance(entry, dict)))
     chosen = {group: choice for group, choice in entries.items() if choice is not None}
     for group in chosen.keys() & group_choices().keys():
-        settings[group] = yaml.safe_load((folder / group / f"{chosen[group]}.yaml").read_text(encoding="utf-8"))
+        settings |= choice_settings(group, chosen[group])
     return settings
+
+
+@cache
+def choice_settings(group: str, choice: str) -> Mapping[str, Any]:
+    """What the packaged choice of a group sets, by section; most set their own section only."""
+    import yaml
+
+    text = (files(__package__) / group / f"{choice}.yaml").read_text(encoding="utf-8")
+    settings: dict[str, Any] = yaml.safe_load(text)
+    return settings if text.startswith("# @package _global_\n") else {group: settings}
 
 
 def _key_of(loc: Sequence[str | int]) -> str:

@@ -3,11 +3,22 @@
 The YAML files beside this module hold the values; these frozen models hold the meaning.
 """
 
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
+from cassava_leaf_disease.config.combinations import contradictions
 from cassava_leaf_disease.paths import resolve
 
 
@@ -21,6 +32,7 @@ AbsolutePath = Annotated[Path, BeforeValidator(_resolved)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Weighting = Literal["none", "sqrt_inverse", "inverse"]
+Tta = Literal["none", "flips", "rotations", "dihedral", "crops", "crops_hflip"]
 
 
 class Section(BaseModel):
@@ -59,7 +71,11 @@ class LimitsConfig(Section):
 
 
 class SplitConfig(Section):
-    """Which photos train, select and test. Sizes are fractions of the whole table."""
+    """Which photos train, select and test. Sizes are fractions of the whole table.
+
+    `manifest` names a split file (`image_id,label,part`) that is used as it stands instead; `cassava split`
+    writes it there.
+    """
 
     strategy: Literal["holdout", "kfold"]
     val_size: float = Field(gt=0, lt=1)
@@ -67,6 +83,7 @@ class SplitConfig(Section):
     folds: int = Field(ge=2, le=20)
     fold_index: int = Field(ge=0)
     seed: int = Field(ge=0, lt=2**32)
+    manifest: AbsolutePath | None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -96,15 +113,59 @@ class CacheConfig(Section):
     train_zoom: float = Field(ge=1, le=4)
 
 
+class ExtraConfig(Section):
+    """Photos beside the labelled ones that are learned with the probabilities of a table as their targets.
+
+    `csv_path` is what `cassava pseudo-label` wrote about the photos in `images_dir`. `ratio` is how many of
+    them an epoch draws for each labelled photo (null: each once).
+    """
+
+    csv_path: AbsolutePath | None
+    images_dir: AbsolutePath | None
+    ratio: float | None = Field(gt=0, le=100, description="a number above 0, or null")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.csv_path is None) != (self.images_dir is None):
+            msg = (
+                "data.extra.csv_path and data.extra.images_dir belong together: the table that `cassava "
+                "pseudo-label` wrote, and the folder that it scored; type both, or neither"
+            )
+            raise ValueError(msg)
+        return self
+
+
 class DataConfig(Section):
-    """The photos and how they are divided and drawn."""
+    """The photos and how they are divided and drawn.
+
+    `pipeline` says where training batches are made: on the device that trains, from photos that are kept
+    there, or by the CPU's loader processes; auto: on the device where that is a CUDA GPU.
+    """
 
     name: str
     synthetic: SyntheticConfig
     limits: LimitsConfig
     split: SplitConfig
     cache: CacheConfig
+    pipeline: Literal["auto", "device", "loader"]
     sampling: Weighting
+    extra: ExtraConfig
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.synthetic.enabled and self.extra.csv_path is not None:
+            msg = (
+                f"data.extra.csv_path={self.extra.csv_path}: photos beside drawn leaves teach nothing; "
+                "type data.synthetic.enabled=false or data.extra.csv_path=null data.extra.images_dir=null"
+            )
+            raise ValueError(msg)
+        if self.synthetic.enabled and self.split.manifest is not None:
+            msg = (
+                f"data.split.manifest={self.split.manifest}: a split file names photos, and there are none with "
+                "data.synthetic.enabled=true; type data.synthetic.enabled=false or data.split.manifest=null"
+            )
+            raise ValueError(msg)
+        return self
 
 
 class ModelConfig(Section):
@@ -226,11 +287,46 @@ class AugmentConfig(Section):
 
 
 class LossConfig(Section):
-    """Cross-entropy, smoothed and weighted by class frequency in the training part."""
+    """What training minimises. Each choice brings its own keys; those of the others are left out.
 
-    name: Literal["cross_entropy"]
+    `class_weights` weigh classes by their frequency in the training part, `beta` by their effective number of
+    samples (Cui et al., 2019). `gamma` is that of the focal loss (Lin et al., 2017), `t1` and `t2` are the
+    temperatures of the bi-tempered loss (Amid et al., 2019: 0 <= t1 < 1 < t2, cross-entropy in the limit of 1).
+    """
+
+    name: Literal["cross_entropy", "bi_tempered", "focal", "class_balanced"]
     label_smoothing: float = Field(ge=0, lt=1)
-    class_weights: Weighting
+    class_weights: Weighting | None = Field(default=None, description="none, sqrt_inverse or inverse")
+    t1: float | None = Field(default=None, ge=0, le=1, description="a number from 0 to 1 (1: the plain logarithm)")
+    t2: float | None = Field(default=None, ge=1, le=10, description="a number from 1 to 10 (1: the plain softmax)")
+    gamma: float | None = Field(default=None, ge=0, le=10, description="a number from 0 to 10")
+    beta: float | None = Field(default=None, ge=0, lt=1, description="a number from 0 to below 1")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        own = _LOSS_KEYS[self.name]
+        missing = [key for key in own if getattr(self, key) is None]
+        if missing:
+            msg = f"loss.{missing[0]}: loss={self.name} needs this key; type loss={self.name}, which brings a value"
+            raise ValueError(msg)
+        for key in sorted({*chain(*_LOSS_KEYS.values())} - {*own}):
+            if getattr(self, key) is not None:
+                having = " or ".join(f"loss={name}" for name, keys in _LOSS_KEYS.items() if key in keys)
+                msg = f"loss.{key}={getattr(self, key)}: no key of loss={self.name}; leave it out, or type {having}"
+                raise ValueError(msg)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _own_keys(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in serialize(self).items() if value is not None}
+
+
+_LOSS_KEYS: dict[str, tuple[str, ...]] = {
+    "cross_entropy": ("class_weights",),
+    "bi_tempered": ("t1", "t2"),
+    "focal": ("gamma", "class_weights"),
+    "class_balanced": ("beta",),
+}
 
 
 class PlateauConfig(Section):
@@ -244,8 +340,10 @@ class OptimConfig(Section):
     """AdamW and its schedule.
 
     The rate rises linearly for `warmup_epochs` (fractions allowed), then falls as a half cosine to
-    `min_lr_ratio` of its peak, or by steps on a plateau. `ema_decay` averages the weights of all steps
-    exponentially (null: off); the averaged weights are validated and saved.
+    `min_lr_ratio` of its peak, or by steps on a plateau. With `layer_decay` each layer learns at that fraction
+    of the rate of the layer above it (null: all alike); the classifier at `head_lr_multiplier` times the rate.
+    `ema_decay` averages the weights of all steps exponentially (null: off); the averaged weights are validated
+    and saved.
     """
 
     name: Literal["adamw"]
@@ -255,6 +353,7 @@ class OptimConfig(Section):
     plateau: PlateauConfig
     betas: tuple[Fraction, Fraction]
     head_lr_multiplier: float = Field(gt=0, le=1000)
+    layer_decay: float | None = Field(gt=0, le=1)
     grad_clip_norm: float | None = Field(gt=0)
     ema_decay: float | None = Field(gt=0, lt=1)
 
@@ -267,7 +366,10 @@ class EarlyStoppingConfig(Section):
 
 
 class TrainConfig(Section):
-    """How long, how fast and on what the network learns."""
+    """How long, how fast and on what the network learns.
+
+    `run_dir` names the run's folder (null: the next `version_N` under `paths.outputs_dir`/runs).
+    """
 
     epochs: int = Field(ge=1, le=10_000)
     batch_size: int = Field(ge=2, le=8192)
@@ -278,6 +380,7 @@ class TrainConfig(Section):
     num_nodes: int = Field(ge=1)
     strategy: str = Field(min_length=1)
     precision: Literal["auto", "32", "16-mixed", "bf16-mixed"]
+    compile: bool
     num_workers: Literal["auto"] | Annotated[int, Field(ge=0, le=256)]
     save_checkpoints: bool
     max_time: str | None = Field(
@@ -285,6 +388,7 @@ class TrainConfig(Section):
     )
     seed: int = Field(ge=0, lt=2**32)
     resume: bool | AbsolutePath
+    run_dir: AbsolutePath | None
     early_stopping: EarlyStoppingConfig
 
     @field_validator("precision", mode="before")
@@ -293,24 +397,99 @@ class TrainConfig(Section):
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+class DistillConfig(Section):
+    """A teacher's probabilities as targets: `alpha` of them, the rest the label's (Hinton et al., 2015, section 2).
+
+    `teacher` is a checkpoint, an ensemble or a cross-validation's folder; `temperature` softens its answers (1: as
+    they are), the student's stay as they are. With `out_of_fold` each labelled photo gets the answer of the fold
+    that did not train on it.
+    """
+
+    teacher: AbsolutePath | None
+    alpha: Fraction
+    temperature: float = Field(gt=0, le=100)
+    tta: Tta
+    out_of_fold: bool
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.out_of_fold and self.teacher is None:
+            msg = (
+                "distill.out_of_fold=true: there is no teacher; type distill.teacher=FOLDER of a cross-validation, "
+                "or distill.out_of_fold=false"
+            )
+            raise ValueError(msg)
+        return self
+
+
+class PseudoLabelConfig(Section):
+    """Which unlabelled photos are kept, with a model's probabilities as their targets.
+
+    Those in `images_dir`, at any depth, whose most probable class reaches `min_confidence`; with `members_agree`
+    only those about which all members of an ensemble name one class. Of each class the most confident ones, at
+    most `max_per_class` and at most `max_ratio` times its labelled photos (null: no such bound).
+    """
+
+    images_dir: AbsolutePath | None
+    min_confidence: Probability
+    members_agree: bool
+    max_per_class: int | None = Field(ge=1)
+    max_ratio: float | None = Field(gt=0, description="a number above 0, or null")
+    batch_size: int = Field(ge=1, le=8192)
+    output_dir: AbsolutePath | None
+
+
 class LoggerConfig(Section):
-    """Experiment tracking with MLflow, beside the run's own CSV and JSON files."""
+    """Experiment tracking with MLflow, beside the run's own CSV and JSON files.
+
+    With `required` a server that is down is an error before training starts; without it the run goes on
+    untracked, with a warning. `register_as` names the model in MLflow's registry (null: not registered).
+    """
 
     enabled: bool
     tracking_uri: str | None
     experiment_name: str = Field(min_length=1)
     run_name: str | None
+    required: bool
+    register_as: str | None
+
+
+class TrackConfig(Section):
+    """Which finished run `cassava track` sends to MLflow; null: the newest."""
+
+    run_dir: AbsolutePath | None
+
+
+class PublishConfig(Section):
+    """Finished runs to S3, under `<s3_prefix>/<git commit>/<run id>/`.
+
+    `enabled` makes training publish when it ends; `run_dir` names the run for `cassava publish`
+    (null: the newest finished one, and whatever a training could not publish). `timeout_s` bounds how long
+    the end of a training waits for its uploads.
+    """
+
+    enabled: bool
+    s3_prefix: str | None = Field(pattern=r"^s3://[^/]+(/.*)?$", description="s3://bucket/prefix or null")
+    run_dir: AbsolutePath | None
+    timeout_s: float = Field(gt=0, le=86_400)
 
 
 class InferConfig(Section):
-    """Which photos, which model, which device."""
+    """Which photos, which model, which device.
+
+    Several checkpoints, an ensemble file and a folder that holds one answer as one model. `tta` names the
+    views of each photo whose answers are averaged (see `inference/views.py`).
+    """
 
     image_path: AbsolutePath | tuple[AbsolutePath, ...] | None = Field(
         description="a path, a list of paths such as [a.jpg,b.jpg], or null"
     )
-    checkpoint_path: AbsolutePath | None
+    checkpoint_path: AbsolutePath | tuple[AbsolutePath, ...] | None = Field(
+        description="a path, a list of paths such as [a.ckpt,b.ckpt], or null"
+    )
     checkpoint_s3_uri: str | None = Field(pattern=r"^s3://[^/]+/.+", description="s3://bucket/key or null")
     device: Literal["auto", "cpu", "cuda"]
+    tta: Tta
     top_k: int = Field(ge=1, le=5)
     max_image_bytes: int = Field(ge=1024)
     max_image_pixels: int = Field(ge=1024)
@@ -331,6 +510,18 @@ class EvaluateConfig(Section):
     output_dir: AbsolutePath | None
 
 
+class EnsembleConfig(Section):
+    """Several checkpoints as one model, written to `output_path` as a small JSON file that names them.
+
+    `combine` says what is averaged; `weights` whether all members count alike or by their validation macro-F1.
+    """
+
+    members: tuple[AbsolutePath, ...] = Field(description="a list of paths such as [a.ckpt,b.ckpt]")
+    output_path: AbsolutePath | None
+    combine: Literal["probabilities", "logits"]
+    weights: Literal["equal", "val_f1_macro"]
+
+
 class CrossvalConfig(Section):
     """All folds of one recipe; `resume` goes on with the newest unfinished set of folds."""
 
@@ -345,20 +536,53 @@ class DemoConfig(Section):
 
 
 class DownloadDataConfig(Section):
-    """Where the photos come from."""
+    """Where the photos come from: fetched, unpacked, checked, then moved to `paths.data_dir`.
 
-    public_url: str
+    `public_url` is a public Yandex Disk link, an http(s) address or an s3:// URI of an archive,
+    `kaggle://competitions/NAME`, `kaggle://datasets/OWNER/NAME`, or the path of an archive here.
+    `sha256` is the archive's expected checksum; `max_unpacked_bytes` refuses archive bombs.
+    """
+
+    public_url: str = Field(min_length=1)
+    sha256: str | None = Field(pattern=r"^[0-9a-fA-F]{64}$", description="64 hexadecimal digits or null")
     force: bool
+    max_unpacked_bytes: int = Field(ge=1024)
 
 
 class DownloadModelConfig(Section):
-    """Where a trained model comes from and goes to."""
+    """Where a trained model comes from and goes to.
 
-    s3_uri: str | None
+    `track` puts the file under DVC's care (auto: where there is a DVC repository); `push` then sends it to
+    the DVC remote `remote` (null: DVC's default remote).
+    """
+
+    s3_uri: str | None = Field(pattern=r"^s3://[^/]+/.+", description="s3://bucket/key or null")
     dst_dir: AbsolutePath
     overwrite: bool
+    track: Literal["auto"] | bool
     push: bool
     remote: str | None
+
+
+class CheckDataConfig(Section):
+    """What `check-data` calls a near duplicate: perceptual hashes (64 bits) that differ in at most so many bits."""
+
+    near_distance: int = Field(ge=0, le=16)
+    output_dir: AbsolutePath | None
+
+
+class PrepareConfig(Section):
+    """Where `prepare` puts its table and its summary of the photos (null: `paths.outputs_dir`/prepare)."""
+
+    output_dir: AbsolutePath | None
+
+
+class ExportConfig(Section):
+    """A model file without PyTorch, beside the checkpoint or at `output_path`."""
+
+    format: Literal["onnx"]
+    output_path: AbsolutePath | None
+    tolerance: float = Field(gt=0, le=0.1)
 
 
 class AppConfig(Section):
@@ -371,10 +595,25 @@ class AppConfig(Section):
     loss: LossConfig
     optim: OptimConfig
     train: TrainConfig
+    distill: DistillConfig
+    pseudo_label: PseudoLabelConfig
     logger: LoggerConfig
     infer: InferConfig
     evaluate: EvaluateConfig
     crossval: CrossvalConfig
+    ensemble: EnsembleConfig
     demo: DemoConfig
     download_data: DownloadDataConfig
     download_model: DownloadModelConfig
+    check_data: CheckDataConfig
+    prepare: PrepareConfig
+    track: TrackConfig
+    publish: PublishConfig
+    export: ExportConfig
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        mistakes = "\n".join(contradictions(self))
+        if mistakes:
+            raise ValueError(mistakes)
+        return self

@@ -1,0 +1,74 @@
+"""Settings that are right each by itself and make no sense together."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cassava_leaf_disease.config.schema import AppConfig
+
+
+def contradictions(config: "AppConfig") -> Iterator[str]:
+    """One line for each: what was typed, why it makes no sense, what to type."""
+    yield from _imbalance(config)
+    yield from _start(config)
+    yield from _mixing(config)
+    yield from _time(config)
+
+
+def _imbalance(config: "AppConfig") -> Iterator[str]:
+    loss, sampling = config.loss, config.data.sampling
+    if sampling == "none":
+        return
+    if loss.name == "class_balanced":
+        yield (
+            f"loss=class_balanced data.sampling={sampling}: the imbalance would be corrected twice; "
+            "type data.sampling=none or loss=cross_entropy"
+        )
+    elif sampling == loss.class_weights == "inverse":
+        yield (
+            "loss.class_weights=inverse data.sampling=inverse: each makes up for the whole imbalance, both turn it "
+            "round; type data.sampling=none or loss.class_weights=none, or sqrt_inverse for both"
+        )
+
+
+def _start(config: "AppConfig") -> Iterator[str]:
+    model, decay = config.model, config.optim.layer_decay
+    if model.pretrained and model.weights_path is not None:
+        yield (
+            f"model.pretrained=true model.weights_path={model.weights_path}: the network cannot start from both; "
+            "type model.pretrained=false or model.weights_path=null"
+        )
+    if decay is not None and model.freeze_backbone and model.unfreeze_epoch is None:
+        yield (
+            f"optim.layer_decay={decay:g} model.freeze_backbone=true: only the classifier learns, there are no rates "
+            "to grade; type optim.layer_decay=null or model.unfreeze_epoch=5"
+        )
+
+
+def _mixing(config: "AppConfig") -> Iterator[str]:
+    mix = config.augment.mix
+    if mix.p > 0 and not (mix.mixup_alpha or mix.cutmix_alpha):
+        yield (
+            f"augment.mix.p={mix.p:g}: MixUp and CutMix are both switched off; type augment.mix.p=0, "
+            "augment.mix.mixup_alpha=0.4 or augment.mix.cutmix_alpha=1"
+        )
+
+
+def _time(config: "AppConfig") -> Iterator[str]:
+    epochs, warmup = config.train.epochs, config.optim.warmup_epochs
+    unfreeze, stopping = config.model.unfreeze_epoch, config.train.early_stopping
+    if warmup > epochs:
+        yield (
+            f"optim.warmup_epochs={warmup:g} train.epochs={epochs}: training would end before the warm-up; "
+            f"type optim.warmup_epochs={epochs / 10:g} or more epochs"
+        )
+    if unfreeze is not None and unfreeze >= epochs:
+        yield (
+            f"model.unfreeze_epoch={unfreeze} train.epochs={epochs}: training would end before the backbone learns; "
+            "type model.unfreeze_epoch=null, an earlier epoch, or more epochs"
+        )
+    if stopping.enabled and stopping.patience_epochs >= epochs:
+        yield (
+            f"train.early_stopping.patience_epochs={stopping.patience_epochs} train.epochs={epochs}: it could never "
+            "stop early; type train.early_stopping.enabled=false, less patience, or more epochs"
+        )
