@@ -15,7 +15,7 @@ COLUMNS = ("image_id", "label")
 NAMED_AT_MOST = 5
 
 _WANTED = f"labels are whole numbers from 0 to {NUM_CLASSES - 1}"
-_LABEL = re.compile(r"[0-9]+")
+_LABEL = re.compile(r"[0-9]{1,99}")
 _UNSAFE_IN_NAME = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 
 
@@ -29,10 +29,22 @@ class LabeledPhoto:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class TableRow:
+    """A row as it stands in the file, unchecked: its line, and the text of its two cells."""
+
     line: int
     image_id: str
     label: str
+
+    @property
+    def has_label(self) -> bool:
+        """Whether its label is one of ours."""
+        return _LABEL.fullmatch(self.label) is not None and int(self.label) < NUM_CLASSES
+
+    @property
+    def has_plain_name(self) -> bool:
+        """Whether it names a file, and nothing outside its folder."""
+        return self.image_id not in {"", ".", ".."} and not _UNSAFE_IN_NAME.search(self.image_id)
 
 
 def read_kaggle(data_dir: Path) -> tuple[LabeledPhoto, ...]:
@@ -40,6 +52,15 @@ def read_kaggle(data_dir: Path) -> tuple[LabeledPhoto, ...]:
 
     Raises:
         DataError: The folder is missing or no such layout, or the table is wrong (see `read_table`).
+    """
+    return read_table(*kaggle_layout(data_dir))
+
+
+def kaggle_layout(data_dir: Path) -> tuple[Path, Path]:
+    """The table and the folder of photos in a folder of the Kaggle layout.
+
+    Raises:
+        DataError: One of them is missing.
     """
     csv_path, images_dir = data_dir / "train.csv", data_dir / "train_images"
     missing = next((path for path in (data_dir, csv_path, images_dir) if not path.exists()), None)
@@ -49,7 +70,7 @@ def read_kaggle(data_dir: Path) -> tuple[LabeledPhoto, ...]:
             f"paths.data_dir={data_dir}; type paths.data_dir=FOLDER (the unpacked Kaggle data set "
             "cassava-leaf-disease-classification), or train on drawn leaves with data.synthetic.enabled=true"
         )
-    return read_table(csv_path, images_dir)
+    return csv_path, images_dir
 
 
 def read_table(csv_path: Path, images_dir: Path) -> tuple[LabeledPhoto, ...]:
@@ -65,7 +86,7 @@ def read_table(csv_path: Path, images_dir: Path) -> tuple[LabeledPhoto, ...]:
         raise DataError(f"no table: {csv_path} is missing or no file; expected a CSV file with {_header()}")
     if not images_dir.is_dir():
         raise DataError(f"no photos: {images_dir} is missing or no folder; expected the photos that {csv_path} names")
-    rows = _read_rows(csv_path)
+    rows = read_rows(csv_path)
     _check_labels(csv_path, rows)
     _check_names(csv_path, rows)
     _check_duplicates(csv_path, rows)
@@ -84,7 +105,12 @@ def _header() -> str:
     return f"the columns {','.join(COLUMNS)}"
 
 
-def _read_rows(csv_path: Path) -> list[_Row]:
+def read_rows(csv_path: Path) -> list[TableRow]:
+    """The rows of a table as they stand there, at least one; what they say is not checked.
+
+    Raises:
+        DataError: No readable CSV with the two columns.
+    """
     try:
         with csv_path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(_rows(csv_path, file))
@@ -99,7 +125,7 @@ def _read_rows(csv_path: Path) -> list[_Row]:
     return rows
 
 
-def _rows(csv_path: Path, file: TextIO) -> Iterator[_Row]:
+def _rows(csv_path: Path, file: TextIO) -> Iterator[TableRow]:
     reader = csv.DictReader(file, skipinitialspace=True)
     columns = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = columns
@@ -108,11 +134,11 @@ def _rows(csv_path: Path, file: TextIO) -> Iterator[_Row]:
         raise DataError(f"{csv_path} has no column {' and no column '.join(absent)}: seen {seen}, expected {_header()}")
     for values in reader:
         cells: Mapping[str, str | None] = values
-        yield _Row(reader.line_num, *((cells[name] or "").strip() for name in COLUMNS))
+        yield TableRow(reader.line_num, *((cells[name] or "").strip() for name in COLUMNS))
 
 
-def _check_labels(csv_path: Path, rows: Iterable[_Row]) -> None:
-    wrong = [row for row in rows if not (_LABEL.fullmatch(row.label) and int(row.label) < NUM_CLASSES)]
+def _check_labels(csv_path: Path, rows: Iterable[TableRow]) -> None:
+    wrong = [row for row in rows if not row.has_label]
     if wrong:
         shown = [f"line {row.line} ({row.image_id}: {row.label or 'no label'})" for row in wrong]
         raise DataError(
@@ -120,8 +146,8 @@ def _check_labels(csv_path: Path, rows: Iterable[_Row]) -> None:
         )
 
 
-def _check_names(csv_path: Path, rows: Iterable[_Row]) -> None:
-    wrong = [row for row in rows if row.image_id in {"", ".", ".."} or _UNSAFE_IN_NAME.search(row.image_id)]
+def _check_names(csv_path: Path, rows: Iterable[TableRow]) -> None:
+    wrong = [row for row in rows if not row.has_plain_name]
     if wrong:
         shown = [f"line {row.line} ({row.image_id!r})" for row in wrong]
         raise DataError(
@@ -130,7 +156,7 @@ def _check_names(csv_path: Path, rows: Iterable[_Row]) -> None:
         )
 
 
-def _check_duplicates(csv_path: Path, rows: Iterable[_Row]) -> None:
+def _check_duplicates(csv_path: Path, rows: Iterable[TableRow]) -> None:
     labels: dict[str, list[str]] = {}
     for row in rows:
         labels.setdefault(row.image_id, []).append(row.label)
@@ -149,9 +175,14 @@ def _check_duplicates(csv_path: Path, rows: Iterable[_Row]) -> None:
     )
 
 
-def _check_files(csv_path: Path, images_dir: Path, rows: Sequence[_Row]) -> None:
-    with os.scandir(images_dir) as entries:  # one listing instead of a stat for each of 21,000 photos
-        present = {entry.name for entry in entries if entry.is_file()}
+def file_names(folder: Path) -> frozenset[str]:
+    """The files in a folder, by one listing instead of a stat for each of 21,000 photos."""
+    with os.scandir(folder) as entries:
+        return frozenset(entry.name for entry in entries if entry.is_file())
+
+
+def _check_files(csv_path: Path, images_dir: Path, rows: Sequence[TableRow]) -> None:
+    present = file_names(images_dir)
     missing = [row.image_id for row in rows if row.image_id not in present]
     if missing:
         raise DataError(
