@@ -22,7 +22,8 @@ from torch.utils.data import DataLoader
 
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.data.cpus import available_cpus
-from cassava_leaf_disease.data.datamodule import Batch, LeafDataModule
+from cassava_leaf_disease.data.datamodule import LeafDataModule
+from cassava_leaf_disease.data.device.loader import Batch
 from cassava_leaf_disease.data.sampling import EpochSampler
 from cassava_leaf_disease.data.synthetic import balanced_labels, draw_leaf
 
@@ -92,7 +93,9 @@ def prepared(overrides: list[str]) -> DataLoader[Batch]:
     """The training loader; the cache is filled by then."""
     module = LeafDataModule(load_config(overrides))
     module.setup("fit")
-    return module.train_dataloader()
+    loader = module.train_dataloader()
+    assert isinstance(loader, DataLoader)  # noqa: S101  data.pipeline=loader
+    return loader
 
 
 def images_per_second(loader: DataLoader[Batch], epoch: int) -> float:

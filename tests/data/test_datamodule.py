@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, distributed
+from torch.utils.data import DataLoader
 
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.config.schema import AppConfig
@@ -127,6 +128,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(photos_config: Config, s
 def test_loaders_work_with_spawned_workers(photos_config: Config) -> None:
     module = ready(photos_config("train.num_workers=1", "augment.image_size=32"))
     loader = module.train_dataloader()
+    assert isinstance(loader, DataLoader)
     loader.multiprocessing_context = multiprocessing.get_context("spawn")
     pixels, _ = next(iter(loader))
     assert pixels.shape == (10, 3, 32, 32)
@@ -232,8 +234,10 @@ def test_the_number_of_workers_suits_the_machine(
 def test_auto_follows_the_accelerator_that_is_there(photos_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ready(photos_config("train.num_workers=auto", "train.accelerator=auto"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert module.val_dataloader().num_workers == 0
-    assert module.val_dataloader().pin_memory is False
+    loader = module.val_dataloader()
+    assert isinstance(loader, DataLoader)
+    assert loader.num_workers == 0
+    assert loader.pin_memory is False
 
 
 @pytest.mark.parametrize(

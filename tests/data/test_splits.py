@@ -33,6 +33,7 @@ def settings(**changes: Any) -> SplitConfig:
         "folds": 5,
         "fold_index": 0,
         "seed": 42,
+        "manifest": None,
     }
     return SplitConfig.model_validate(values | changes)
 

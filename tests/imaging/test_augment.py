@@ -143,7 +143,7 @@ class TestOutput:
         geometry = ["RandomResizedCrop", "HorizontalFlip", "VerticalFlip"]
         assert transforms(only()) == geometry[:1]
         assert transforms(packaged("basic")) == [*geometry, "ColorJitter"]
-        camera = ["GaussianBlur", "GaussNoise", "ImageCompression", "CoarseDropout"]
+        camera = ["GaussianBlur", "GaussNoise", "RgbCompression", "CoarseDropout"]
         assert transforms(packaged("strong")) == [*geometry, "Transpose", "Rotate", "ColorJitter", *camera]
 
     def test_shrinking_does_not_alias(self) -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from torchvision.transforms import v2  # type: ignore[import-untyped]
+from torchvision.transforms import v2
 
 from cassava_leaf_disease.errors import ImageTooLargeError
 from cassava_leaf_disease.imaging.decode import read_image

@@ -1,6 +1,7 @@
 """Networks and the weights that they start from."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,53 @@ def test_an_unknown_backbone_names_the_closest() -> None:
         network_of("model.backbone=zzzzzz")
 
 
-def test_settings_that_a_backbone_cannot_take_are_refused() -> None:
-    with pytest.raises(ConfigError, match="cannot be built with these settings"):
+def test_stochastic_depth_is_refused_where_the_backbone_has_none() -> None:
+    with pytest.raises(ConfigError) as error:
         network_of("model.backbone=vgg11", "model.drop_path=0.1")
+    assert str(error.value) == "model.drop_path=0.1: vgg11 has no stochastic depth; type model.drop_path=0"
+
+
+def test_settings_that_a_backbone_cannot_take_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"model\.backbone=xcit_nano_12_p8_224 cannot be built with these settings"):
+        build_network(model_config("model.backbone=xcit_nano_12_p8_224"), 100, 5)
+
+
+@pytest.mark.parametrize(("size_px", "below", "above"), [(100, 96, 112), (40, 32, 48), (65, 64, 80)])
+def test_a_size_that_patches_do_not_fill_is_refused_with_the_nearest_two(size_px: int, below: int, above: int) -> None:
+    with pytest.raises(ConfigError) as error:
+        build_network(model_config("model.backbone=test_vit"), size_px, 5)
+    assert str(error.value) == (
+        f"augment.image_size={size_px}: test_vit takes multiples of 16; "
+        f"type augment.image_size={below} or augment.image_size={above}"
+    )
+
+
+def test_a_size_that_a_transformer_cannot_take_names_the_one_it_was_made_for() -> None:
+    with pytest.raises(ConfigError) as error:
+        build_network(model_config("model.backbone=levit_128s"), 50, 5)
+    assert re.fullmatch(
+        r"augment\.image_size=50: levit_128s cannot take this size \(.+\); type augment\.image_size=224",
+        str(error.value),
+    )
+
+
+def test_a_network_is_built_ready_to_train() -> None:
+    assert build_network(model_config("model.backbone=test_vit"), 64, 5).training
+
+
+def test_a_convolutional_network_takes_any_size() -> None:
+    assert build_network(model_config(), 65, 5).eval()(torch.zeros(1, 3, 65, 65)).shape == (1, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["efficientnet_b3", "efficientnet_b4", "vit_base_384"])
+def test_large_presets_give_five_logits_and_learn(name: str) -> None:
+    network = build_network(load_config([f"model={name}"]).model, 64, 5)
+
+    logits = network(torch.randn(2, 3, 64, 64))
+    logits.square().sum().backward()
+    assert logits.shape == (2, 5)
+    assert all(parameter.grad is not None for parameter in network.parameters())
 
 
 def test_weights_load_but_the_classifier_of_another_task_does_not(tmp_path: Path) -> None:
@@ -78,6 +123,56 @@ def test_weights_load_but_the_classifier_of_another_task_does_not(tmp_path: Path
     assert loaded[f"{head}.weight"].shape[0] == 5
 
 
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "test_efficientnet", "test_vit", "test_convnext", "test_nfnet", "mobilenetv2_100"]
+)
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+def test_weights_of_every_family_of_networks_load_whole(name: str, suffix: str, tmp_path: Path) -> None:
+    source = rebuild_network(name, 64, 1000)
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "safetensors":
+        save_file(source.state_dict(), path)
+    else:
+        torch.save(source.state_dict(), path)
+
+    network = network_of(f"model.backbone={name}", f"model.weights_path={path}")
+    loaded, head = network.state_dict(), backbone.classifier_prefixes(network)
+    for tensor_name, tensor in source.state_dict().items():
+        if not tensor_name.startswith(head):
+            assert torch.equal(loaded[tensor_name], tensor)
+
+
+@pytest.mark.parametrize(("made_px", "size_px"), [(64, 160), (160, 64), (96, 112)])
+def test_weights_of_a_vision_transformer_load_at_another_image_size(made_px: int, size_px: int, tmp_path: Path) -> None:
+    from timm.layers.pos_embed import resample_abs_pos_embed
+
+    source = rebuild_network("test_vit", made_px, 1000).state_dict()
+    torch.nn.init.normal_(source["pos_embed"])
+    save_file({name: tensor.half() for name, tensor in source.items()}, tmp_path / "vit.safetensors")
+
+    network = build_network(
+        model_config("model.backbone=test_vit", f"model.weights_path={tmp_path / 'vit.safetensors'}"), size_px, 5
+    )
+    loaded, cells = network.state_dict(), size_px // 16
+    expected = resample_abs_pos_embed(source["pos_embed"].half(), [cells, cells], num_prefix_tokens=1).float()
+    torch.testing.assert_close(loaded["pos_embed"], expected, rtol=0, atol=0)
+    torch.testing.assert_close(loaded["blocks.5.attn.qkv.weight"], source["blocks.5.attn.qkv.weight"].half().float())
+    assert network.eval()(torch.zeros(1, 3, size_px, size_px)).shape == (1, 5)
+
+
+def test_a_checkpoint_trained_at_one_size_is_a_start_at_another(tmp_path: Path) -> None:
+    """The way from 224 to 384 pixels: the classifier comes along."""
+    source = rebuild_network("test_vit", 64, 5)
+    torch.nn.init.normal_(source.get_parameter("head.weight"))
+    state = {f"network.{name}": tensor for name, tensor in source.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "best.ckpt")
+
+    network = build_network(
+        model_config("model.backbone=test_vit", f"model.weights_path={tmp_path / 'best.ckpt'}"), 96, 5
+    )
+    assert torch.equal(network.get_parameter("head.weight"), source.get_parameter("head.weight"))
+
+
 @pytest.mark.parametrize("prefix", ["", "network.", "average.module."])
 def test_a_checkpoint_with_five_classes_brings_its_classifier(tmp_path: Path, prefix: str) -> None:
     source = rebuild_network("test_resnet", 64, 5)
@@ -94,6 +189,16 @@ def test_weights_of_another_backbone_are_refused(tmp_path: Path) -> None:
     save_file(rebuild_network("test_vit", 160, 5).state_dict(), tmp_path / "vit.safetensors")
     with pytest.raises(WeightsError, match=r"does not fit model\.backbone: \d+ tensors missing, \d+ unexpected"):
         network_of(f"model.weights_path={tmp_path / 'vit.safetensors'}")
+
+
+@pytest.mark.parametrize("other", ["test_resnet", "test_efficientnet", "test_convnext"])
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_byobnet"])
+def test_weights_of_another_family_are_refused_in_one_line(name: str, other: str, tmp_path: Path) -> None:
+    if name == other:
+        return
+    save_file(rebuild_network(other, 64, 5).state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match=r"does not fit model\.backbone: [^\n]*$"):
+        network_of(f"model.backbone={name}", f"model.weights_path={tmp_path / 'other.safetensors'}")
 
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:

@@ -14,14 +14,13 @@ from torch import nn
 
 from cassava_leaf_disease.errors import CheckpointError
 from cassava_leaf_disease.modeling.checkpoint import (
-    METADATA_KEY,
     AtomicCheckpointIO,
     load_checkpoint,
     network_state,
     save_atomically,
     write_checkpoint,
 )
-from cassava_leaf_disease.modeling.metadata import ModelMetadata
+from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata
 
 
 class Harmful:

@@ -75,3 +75,18 @@ def test_p_is_the_fraction_of_mixed_batches() -> None:
 def test_the_same_generator_gives_the_same_batch() -> None:
     config = MixConfig(p=1, mixup_alpha=0.4, cutmix_alpha=1)
     assert torch.equal(mix(config, 5)[0], mix(config, 5)[0])
+
+
+@pytest.mark.parametrize(
+    "config", [MixConfig(p=1, mixup_alpha=1, cutmix_alpha=0), MixConfig(p=0, mixup_alpha=1, cutmix_alpha=0)]
+)
+def test_probabilities_are_mixed_as_the_labels_that_they_stand_for(config: MixConfig) -> None:
+    images, labels = batch()
+    one_hot = torch.nn.functional.one_hot(labels, 5).float()
+
+    _, from_labels = mix_batch(images, labels, 5, config, np.random.default_rng(3))
+    _, from_probabilities = mix_batch(images, one_hot, 5, config, np.random.default_rng(3))
+    _, softer = mix_batch(images, 0.6 * one_hot + 0.08, 5, config, np.random.default_rng(3))
+
+    assert torch.equal(from_probabilities, from_labels)
+    torch.testing.assert_close(softer, 0.6 * from_labels + 0.08)

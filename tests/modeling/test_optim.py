@@ -1,10 +1,13 @@
 """The optimiser's groups and the schedules of the rate."""
 
+import math
+
 import pytest
 import torch
 
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.config.schema import OptimConfig
+from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.modeling.backbone import rebuild_network
 from cassava_leaf_disease.modeling.optim import build_optimizer, build_schedulers, warmup_cosine
 
@@ -34,6 +37,91 @@ def test_norms_and_biases_are_not_decayed_and_the_head_has_its_own_rate() -> Non
         inside = {id(parameter) in head for parameter in group["params"]}
         assert inside == {group["lr"] == pytest.approx(0.1)}
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
+
+
+def rate_of_each(network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The rate of each parameter by its name; every parameter is in exactly one group."""
+    rates = {id(parameter): group["lr"] for group in optimizer.param_groups for parameter in group["params"]}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(rates) == len([*network.parameters()])
+    return {name: rates[id(parameter)] for name, parameter in network.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "first", "last", "head"),
+    [
+        ("test_resnet", "conv1.0.weight", "layer4.0.conv1.weight", "fc.weight"),
+        ("test_efficientnet", "conv_stem.weight", "blocks.4.0.conv_pw.weight", "classifier.weight"),
+        ("test_vit", "patch_embed.proj.weight", "blocks.5.mlp.fc2.weight", "head.weight"),
+    ],
+)
+def test_layer_decay_grades_the_rates_from_the_first_layer_to_the_classifier(
+    backbone: str, first: str, last: str, head: str
+) -> None:
+    network = rebuild_network(backbone, 64, 5)
+    optimizer = build_optimizer(network, optim_config("optim.layer_decay=0.5"), lr=0.01, weight_decay=0.1)
+    rates = rate_of_each(network, optimizer)
+
+    levels = {name: round(math.log2(0.01 / rate)) for name, rate in rates.items()}
+    deepest = {"test_resnet": 5, "test_efficientnet": 6, "test_vit": 7}[backbone]
+    assert (levels[head], levels[last], levels[first]) == (0, 1, deepest)
+    assert set(levels.values()) == set(range(deepest + 1))
+
+
+def test_the_classifiers_own_rate_comes_on_top_of_layer_decay() -> None:
+    network = rebuild_network("test_vit", 64, 5)
+    config = optim_config("optim.layer_decay=0.8", "optim.head_lr_multiplier=10")
+    rates = rate_of_each(network, build_optimizer(network, config, lr=0.01, weight_decay=0.1))
+
+    assert rates["head.weight"] == rates["head.bias"] == pytest.approx(0.1)
+    assert rates["blocks.5.norm1.weight"] == pytest.approx(0.008)
+    assert rates["pos_embed"] == rates["cls_token"] == pytest.approx(0.01 * 0.8**7)
+
+
+def test_without_layer_decay_all_layers_learn_alike() -> None:
+    network = rebuild_network("test_vit", 64, 5)
+    rates = rate_of_each(network, build_optimizer(network, optim_config(), lr=0.01, weight_decay=0.1))
+
+    assert set(rates.values()) == {0.01}
+
+
+def test_a_network_whose_layers_timm_does_not_know_is_refused_with_layer_decay() -> None:
+    with pytest.raises(ConfigError, match=r"^optim\.layer_decay=0\.5: .* type optim\.layer_decay=null$"):
+        build_optimizer(torch.nn.Linear(2, 2), optim_config("optim.layer_decay=0.5"), lr=0.01, weight_decay=0.1)
+
+
+def test_what_the_network_wants_without_decay_is_not_decayed() -> None:
+    network = rebuild_network("test_vit", 64, 5)
+    optimizer = build_optimizer(network, optim_config(), lr=0.01, weight_decay=0.1)
+
+    spared = {
+        id(parameter) for group in optimizer.param_groups if not group["weight_decay"] for parameter in group["params"]
+    }
+    names = {name for name, parameter in network.named_parameters() if id(parameter) in spared and parameter.ndim > 1}
+    assert names == {"pos_embed", "cls_token"}
+
+
+def test_frozen_parameters_are_there_to_be_unfrozen() -> None:
+    network = rebuild_network("test_resnet", 64, 5).requires_grad_(requires_grad=False)
+    optimizer = build_optimizer(network, optim_config("optim.layer_decay=0.9"), lr=0.01, weight_decay=0.1)
+
+    assert len(rate_of_each(network, optimizer)) == len(list(network.parameters()))
+
+
+def test_on_the_cpu_the_optimiser_is_torchs_default() -> None:
+    network = rebuild_network("test_resnet", 64, 5)
+
+    assert build_optimizer(network, optim_config(), lr=0.01, weight_decay=0.1).defaults["fused"] is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("loss_scaling", [False, True])
+def test_on_a_gpu_the_optimiser_is_fused_unless_the_loss_is_scaled(loss_scaling: bool) -> None:
+    network = rebuild_network("test_resnet", 64, 5).cuda()
+    optimizer = build_optimizer(network, optim_config(), lr=0.01, weight_decay=0.1, loss_scaling=loss_scaling)
+
+    assert bool(optimizer.defaults["fused"]) is not loss_scaling
+    network(torch.zeros(2, 3, 64, 64, device="cuda")).sum().backward()
+    optimizer.step()
 
 
 def test_warmup_rises_and_cosine_falls_to_its_floor() -> None:

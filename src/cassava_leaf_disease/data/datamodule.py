@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Literal
@@ -10,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from lightning import LightningDataModule
-from torch import Tensor, distributed
+from torch import distributed
 from torch.utils.data import DataLoader
 
 from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.data.allocator import keep_freed_memory
 from cassava_leaf_disease.data.cache import PhotoCache
 from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.data.datasets import (
@@ -21,20 +23,25 @@ from cassava_leaf_disease.data.datasets import (
     EvalDataset,
     PhotoSource,
     SyntheticPhotos,
+    Targets,
     TrainDataset,
 )
-from cassava_leaf_disease.data.digests import data_fingerprint, photo_digests
+from cassava_leaf_disease.data.device.augment import BatchAugmentation
+from cassava_leaf_disease.data.device.decode import decode_photos
+from cassava_leaf_disease.data.device.loader import Batch, DeviceEvalLoader, DeviceTrainLoader
+from cassava_leaf_disease.data.device.photos import PhotoStore, keep_photos
+from cassava_leaf_disease.data.divide import divide_photos
+from cassava_leaf_disease.data.extra import read_extra, refuse_labeled
 from cassava_leaf_disease.data.sampling import EpochSampler
-from cassava_leaf_disease.data.splits import PARTS, Part, Split, split_photos, write_manifest
+from cassava_leaf_disease.data.splits import PARTS, Part, Split, write_manifest
 from cassava_leaf_disease.data.synthetic import balanced_labels
-from cassava_leaf_disease.data.table import LabeledPhoto, read_kaggle
+from cassava_leaf_disease.data.table import LabeledPhoto
+from cassava_leaf_disease.domain import NUM_CLASSES
 from cassava_leaf_disease.imaging.augment import build_augmentation
 from cassava_leaf_disease.imaging.decode import DecodeLimits
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
 
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
-Batch = tuple[Tensor, Tensor]  # (N, 3, S, S) uint8, (N,) int64
-
 MAX_WORKERS = 16
 SYNTHETIC_VERSION = 1  # raise it when draw_leaf gives other pictures than before
 
@@ -75,6 +82,9 @@ class LeafDataModule(LightningDataModule):
         self._config = config
         self._labels: dict[Part, npt.NDArray[np.int64]] = {}
         self._sources: dict[Part, PhotoSource] = {}
+        self._on_device: PhotoStore | None = None
+        self._extra_photos: tuple[LabeledPhoto, ...] = ()
+        self._soft_targets: npt.NDArray[np.float32] | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Prepares the parts of a stage ("fit", "validate", "test"; None: all); again costs nothing.
@@ -82,15 +92,26 @@ class LeafDataModule(LightningDataModule):
         Raises:
             DataError: The photos or their table are missing or wrong, or too few for the split.
         """
+        keep_freed_memory()
         self.divide()
         stages: dict[str | None, tuple[Part, ...]] = {
             "fit": ("train", "val"),
             "validate": ("val",),
             "test": ("test",),
         }
+        if "train" in stages.get(stage, PARTS):
+            self._read_extra()
         for part in stages.get(stage, PARTS):
-            if part not in self._sources:
+            if part == "train" and self.makes_batches_on_device:
+                self._on_device = self._on_device or self._keep_training_photos()
+            elif part not in self._sources:
                 self._sources[part] = self._source(part, for_training=part == "train")
+
+    @property
+    def makes_batches_on_device(self) -> bool:
+        """Whether `data.pipeline` and the accelerator keep the photos where the network learns."""
+        pipeline = self._config.data.pipeline
+        return pipeline == "device" or (pipeline == "auto" and training_device(self._config).type == "cuda")
 
     def divide(self) -> None:
         """Reads the table and divides the photos; decodes none of them; again costs nothing.
@@ -109,8 +130,28 @@ class LeafDataModule(LightningDataModule):
         """The class ids of a part, (N,) int64, in the order of its dataset."""
         return self._labels[part]
 
+    def training_labels(self) -> npt.NDArray[np.int64]:
+        """Class ids `(N,)` of all that is trained on: the training part, then the extra photos' most probable ones."""
+        return np.concatenate([self.labels("train"), _labels(self._extra_photos)])
+
+    def training_photos(self) -> tuple[LabeledPhoto, ...]:
+        """The photos of `training_labels`, in the same order; none for drawn leaves, which have no files."""
+        return () if self.split is None else self.split.parts["train"] + self._extra_photos
+
+    def training_targets(self) -> Targets:
+        """What each of them is to be answered with: class ids `(N,)`, or probabilities `(N, C)` where some are soft."""
+        return self.labels("train") if self._soft_targets is None else self._soft_targets
+
+    def extra_ids(self) -> list[str]:
+        """The paths of the extra photos in their folder, in order."""
+        return [photo.image_id for photo in self._extra_photos]
+
+    def soften(self, targets: npt.NDArray[np.float32]) -> None:
+        """Trains with these probabilities `(N, C)` in place of `training_targets`."""
+        self._soft_targets = targets
+
     def sizes(self) -> dict[str, int]:
-        """How many photos each part has."""
+        """How many photos each part has; extra photos are in none."""
         return {part: len(labels) for part, labels in self._labels.items()}
 
     def image_ids(self, part: Part) -> list[str]:
@@ -134,22 +175,42 @@ class LeafDataModule(LightningDataModule):
         """Writes which photo, or which drawn leaf, is in which part."""
         write_manifest(self.split or self._drawn_split(), path)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Batch] | DeviceTrainLoader:
         """Augmented batches; the same in every run with the same seed, whatever the number of workers."""
         config = self._config
-        labels = self.labels("train")
-        rank, world_size = _rank_and_world_size()
-        sampler = EpochSampler(labels, config.data.sampling, config.train.seed, num_replicas=world_size, rank=rank)
-        dataset = TrainDataset(self._sources["train"], labels, build_augmentation(config.augment))
-        return self._loader(dataset, sampler, drop_last=drops_last(len(sampler), config.train.batch_size))
+        targets = self.training_targets()
+        sampler = self._training_sampler()
+        drop_last = drops_last(len(sampler), config.train.batch_size)
+        if self._on_device is not None:
+            augmentation = BatchAugmentation(config.augment, training_device(config))
+            return DeviceTrainLoader(
+                self._on_device, targets, sampler, augmentation, config.train.batch_size, drop_last=drop_last
+            )
+        dataset = TrainDataset(self._sources["train"], targets, build_augmentation(config.augment))
+        return self._loader(dataset, sampler, drop_last=drop_last)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[Batch] | DeviceEvalLoader:
         """The whole validation part, in order."""
         return self._eval_loader("val")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> DataLoader[Batch] | DeviceEvalLoader:
         """The whole test part, in order."""
         return self._eval_loader("test")
+
+    def _training_sampler(self) -> EpochSampler:
+        config, extra = self._config, len(self._extra_photos)
+        ratio = config.data.extra.ratio
+        drawn = extra if ratio is None or not extra else round(ratio * len(self.labels("train")))
+        rank, world_size = _rank_and_world_size()
+        return EpochSampler(
+            self.training_labels(),
+            config.data.sampling,
+            config.train.seed,
+            num_replicas=world_size,
+            rank=rank,
+            extra=extra,
+            extra_drawn=drawn,
+        )
 
     def _drawn_split(self) -> Split:
         parts = {
@@ -161,8 +222,11 @@ class LeafDataModule(LightningDataModule):
         }
         return Split(parts, self._config.data.split)
 
-    def _eval_loader(self, part: Part) -> DataLoader[Batch]:
-        return self._loader(EvalDataset(self._sources[part], self.labels(part), self.spec), None, drop_last=False)
+    def _eval_loader(self, part: Part) -> DataLoader[Batch] | DeviceEvalLoader:
+        dataset = EvalDataset(self._sources[part], self.labels(part), self.spec)
+        if self.makes_batches_on_device:
+            return DeviceEvalLoader(dataset, training_device(self._config), self._config.train.batch_size)
+        return self._loader(dataset, None, drop_last=False)
 
     def _loader(
         self, dataset: TrainDataset | EvalDataset, sampler: EpochSampler | None, *, drop_last: bool
@@ -193,13 +257,21 @@ class LeafDataModule(LightningDataModule):
         return max(1, _rank_and_world_size()[1] // self._config.train.num_nodes)
 
     def _divide_photos(self) -> None:
-        config = self._config
-        photos = read_kaggle(config.paths.data_dir)
-        digests = photo_digests(photos, config.paths.cache_dir if config.data.cache.enabled else None)
-        self.fingerprint = data_fingerprint(photos, digests)
-        self.split = split_photos(photos, config.data.split, config.data.limits, digests)
+        divided = divide_photos(self._config)
+        self.split, self.fingerprint = divided.split, divided.fingerprint
         self.split_hash = self.split.hash
         self._labels = {part: _labels(members) for part, members in self.split.parts.items()}
+
+    def _read_extra(self) -> None:
+        settings = self._config.data.extra
+        if settings.csv_path is None or settings.images_dir is None or self.split is None or self._extra_photos:
+            return
+        extra = read_extra(settings.csv_path, settings.images_dir)
+        labeled = [photo for photos in self.split.parts.values() for photo in photos]
+        refuse_labeled(extra, labeled, self._config.paths.cache_dir if self._config.data.cache.enabled else None)
+        self._extra_photos = extra.photos
+        one_hot = np.eye(NUM_CLASSES, dtype=np.float32)[self.labels("train")]
+        self.soften(np.concatenate([one_hot, extra.probabilities]))
 
     def _divide_synthetic(self) -> None:
         data = self._config.data
@@ -216,19 +288,40 @@ class LeafDataModule(LightningDataModule):
         text = hashlib.sha256(recipe.encode()).hexdigest()
         self.fingerprint = self.split_hash = f"synthetic-{text}"
 
+    def _keep_training_photos(self) -> PhotoStore:
+        """Decoded on the GPU where that is one and they fit into its memory, else as for the loader processes."""
+        device = training_device(self._config)
+        if device.type == "cuda" and self.split is not None:
+            photos = decode_photos(self.training_photos(), self._training_side_px, device)
+            if photos is not None:
+                return photos
+        return keep_photos(self._source("train", for_training=True), device)
+
+    @property
+    def _training_side_px(self) -> int:
+        """Larger than the network's input, so that random crops stay sharp."""
+        return math.ceil(self._config.data.cache.train_zoom * self.spec.resize_side_px)
+
     def _source(self, part: Part, *, for_training: bool, limits: DecodeLimits | None = None) -> PhotoSource:
         """For training larger than the network's input, so that crops stay sharp; else as evaluation sees it."""
         data = self._config.data
-        side_px = self.spec.resize_side_px
-        if for_training:
-            side_px = math.ceil(data.cache.train_zoom * side_px)
+        side_px = self._training_side_px if for_training else self.spec.resize_side_px
         if self.split is None:
             first = _SYNTHETIC_FIRST_INDEX[part]
             return SyntheticPhotos(self.labels(part), data.split.seed, side_px, first_index=first)
-        photos, enlarge = self.split.parts[part], not for_training
+        photos = self.training_photos() if for_training else self.split.parts[part]
+        enlarge = not for_training
         if not data.cache.enabled:
             return DecodedPhotos(photos, side_px, enlarge=enlarge, limits=limits)
         return PhotoCache(self._config.paths.cache_dir, side_px, enlarge=enlarge).images(photos, limits)
+
+
+def training_device(config: AppConfig) -> torch.device:
+    """Where this process trains: of several GPUs the one that its launcher gave it."""
+    if _accelerator(config.train.accelerator) != "gpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    local_rank = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
+    return torch.device("cuda", int(local_rank))
 
 
 def drops_last(samples: int, batch_size: int) -> bool:

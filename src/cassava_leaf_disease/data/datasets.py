@@ -17,6 +17,7 @@ from cassava_leaf_disease.imaging.decode import DecodeLimits, read_image
 from cassava_leaf_disease.imaging.preprocess import Preprocessing, resize_shorter_side, to_network_size
 
 Image = npt.NDArray[np.uint8]
+Targets = Labels | npt.NDArray[np.float32]  # class ids (N,), or probabilities (N, C)
 
 KEPT_BYTES = 256 * 2**20  # 1,000 drawn pictures at 280 px; one takes 11 ms to draw
 
@@ -32,12 +33,12 @@ class PhotoSource(Protocol):
 
 
 class DecodedPhotos:
-    """Photos decoded anew each time, their shorter side brought to `side_px`."""
+    """Photos decoded anew each time, their shorter side brought to `side_px` (None: left as they are)."""
 
     def __init__(
         self,
         photos: Sequence[LabeledPhoto],
-        side_px: int,
+        side_px: int | None,
         *,
         enlarge: bool,
         limits: DecodeLimits | None = None,
@@ -52,7 +53,8 @@ class DecodedPhotos:
 
     def image(self, index: int) -> Image:
         """Photo `index`, decoded and resized."""
-        return resize_shorter_side(read_image(self._paths[index], self._limits), self._side_px, enlarge=self._enlarge)
+        image = read_image(self._paths[index], self._limits)
+        return image if self._side_px is None else resize_shorter_side(image, self._side_px, enlarge=self._enlarge)
 
 
 class SyntheticPhotos:
@@ -85,43 +87,45 @@ class SyntheticPhotos:
         return image
 
 
-class TrainDataset(Dataset[tuple[Tensor, int]]):
-    """Augmented photos, by (index, seed of the changes)."""
+class TrainDataset(Dataset[tuple[Tensor, int | Tensor]]):
+    """Augmented photos, by (index, seed of the changes); their targets are class ids or rows of probabilities."""
 
-    def __init__(self, source: PhotoSource, labels: Labels, augmentation: Augmentation) -> None:
+    def __init__(self, source: PhotoSource, targets: Targets, augmentation: Augmentation) -> None:
         self._source = source
-        self._labels = _checked(labels, source)
+        self._targets: npt.NDArray[Any] = np.asarray(_checked(targets, source))
         self._augmentation = augmentation
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def __getitem__(self, key: SampleKey) -> tuple[Tensor, int]:
-        """One sample: ((3, S, S) uint8, class id)."""
+    def __getitem__(self, key: SampleKey) -> tuple[Tensor, int | Tensor]:
+        """One sample: ((3, S, S) uint8, class id or (C,) float32)."""
         index, seed = key
-        return _to_tensor(self._augmentation(self._source.image(index), seed)), int(self._labels[index])
+        target = self._targets[index]
+        pixels = _to_tensor(self._augmentation(self._source.image(index), seed))
+        return pixels, torch.from_numpy(target) if self._targets.ndim > 1 else int(target)
 
 
 class EvalDataset(Dataset[tuple[Tensor, int]]):
     """Photos as the one preprocessing definition gives them, by index."""
 
     def __init__(self, source: PhotoSource, labels: Labels, spec: Preprocessing) -> None:
-        self._source = source
-        self.labels = _checked(labels, source)
+        self.source = source
+        self.labels: npt.NDArray[np.int64] = np.asarray(_checked(labels, source), dtype=np.int64)
         self._spec = spec
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """One sample: ((3, S, S) uint8, class id)."""
-        return _to_tensor(to_network_size(self._source.image(index), self._spec)), int(self.labels[index])
+        return _to_tensor(to_network_size(self.source.image(index), self._spec)), int(self.labels[index])
 
 
-def _checked(labels: Labels, source: PhotoSource) -> npt.NDArray[np.int64]:
-    if len(labels) != len(source):
-        raise ValueError(f"{len(labels)} labels for {len(source)} photos")
-    return np.asarray(labels, dtype=np.int64)
+def _checked(targets: Targets, source: PhotoSource) -> Targets:
+    if len(targets) != len(source):
+        raise ValueError(f"{len(targets)} labels for {len(source)} photos")
+    return targets
 
 
 def _to_tensor(image: Image) -> Tensor:

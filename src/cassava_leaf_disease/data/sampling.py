@@ -18,22 +18,31 @@ _EXPONENTS = {"none": 0.0, "sqrt_inverse": -0.5, "inverse": -1.0}
 
 
 def class_weights(labels: Labels, weighting: Weighting, num_classes: int = NUM_CLASSES) -> npt.NDArray[np.float32]:
-    """A weight for each class, (C,) float32: its frequency to the power 0, -1/2 or -1.
+    """A weight for each class, (C,) float32: its frequency to the power 0, -1/2 or -1; scaled by `mean_one`."""
+    counts = count_classes(labels, num_classes)
+    return mean_one(np.power(np.maximum(counts, 1.0), _EXPONENTS[weighting]), counts)
 
-    The mean over the samples is 1, so that the size of the loss does not change; a class without
-    samples weighs 0.
+
+def count_classes(labels: Labels, num_classes: int = NUM_CLASSES) -> npt.NDArray[np.float64]:
+    """How often each class occurs, (C,)."""
+    return np.bincount(np.asarray(labels, dtype=np.int64), minlength=num_classes).astype(np.float64)
+
+
+def mean_one(weights: npt.NDArray[np.float64], counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Weights of classes with `counts` samples, scaled so that their mean over the samples is 1.
+
+    So the size of the loss does not change. A class without samples weighs 0.
     """
-    counts = np.bincount(np.asarray(labels, dtype=np.int64), minlength=num_classes).astype(np.float64)
-    weights = np.power(np.maximum(counts, 1.0), _EXPONENTS[weighting]) * (counts > 0)
-    scale = counts.sum() / (weights * counts).sum()
-    return np.asarray(weights * scale, np.float32)
+    occurring = weights * (counts > 0)
+    return np.asarray(occurring * (counts.sum() / (occurring * counts).sum()), np.float32)
 
 
 class EpochSampler(Sampler[SampleKey]):
     """Draws (index, seed) for one epoch; both depend only on the seed, the epoch and the position.
 
     With weighting "none" every photo comes once; otherwise as many photos are drawn with replacement, by
-    the weights of their classes. Several ranks share one epoch: position p goes to rank p modulo
+    the weights of their classes. Of the last `extra` photos each epoch takes `extra_drawn`, each at most once
+    more than any other. Several ranks share one epoch: position p goes to rank p modulo
     `num_replicas`, and the first positions come again at the end where the number does not divide.
     """
 
@@ -46,6 +55,8 @@ class EpochSampler(Sampler[SampleKey]):
         shuffle: bool = True,
         num_replicas: int = 1,
         rank: int = 0,
+        extra: int = 0,
+        extra_drawn: int = 0,
     ) -> None:
         if not 0 <= rank < num_replicas:
             raise ValueError(f"rank {rank} is outside 0..{num_replicas - 1}")
@@ -55,6 +66,8 @@ class EpochSampler(Sampler[SampleKey]):
         self._shuffle = shuffle
         self._num_replicas = num_replicas
         self._rank = rank
+        self._extra = extra
+        self._extra_drawn = extra_drawn
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -62,7 +75,7 @@ class EpochSampler(Sampler[SampleKey]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return math.ceil(len(self._labels) / self._num_replicas)
+        return math.ceil((len(self._labels) - self._extra + self._extra_drawn) / self._num_replicas)
 
     def __iter__(self) -> Iterator[SampleKey]:
         rng = np.random.default_rng((self._seed, self._epoch))
@@ -73,8 +86,20 @@ class EpochSampler(Sampler[SampleKey]):
             yield int(indices[wrapped]), int(seeds[wrapped])
 
     def _draw(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        count = len(self._labels)
+        photos = self._photos(rng)
+        count = len(photos)
         if self._weighting != "none":
-            weights = class_weights(self._labels, self._weighting)[self._labels].astype(np.float64)
-            return rng.choice(count, size=count, replace=True, p=weights / weights.sum())
-        return rng.permutation(count) if self._shuffle else np.arange(count)
+            labels = self._labels[photos]
+            weights = class_weights(labels, self._weighting)[labels].astype(np.float64)
+            return photos[rng.choice(count, size=count, replace=True, p=weights / weights.sum())]
+        return photos[rng.permutation(count)] if self._shuffle else photos
+
+    def _photos(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """The photos that this epoch draws from."""
+        count = len(self._labels)
+        if self._extra_drawn == self._extra:
+            return np.arange(count)
+        rounds, rest = divmod(self._extra_drawn, self._extra)
+        first = count - self._extra
+        chosen = first + rng.permutation(self._extra)[:rest]
+        return np.concatenate([np.arange(first), np.tile(np.arange(first, count), rounds), chosen])

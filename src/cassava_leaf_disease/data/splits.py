@@ -95,13 +95,15 @@ def read_manifest(path: Path) -> dict[str, tuple[int, Part]]:
     """What `write_manifest` wrote: image_id to label and part.
 
     Raises:
-        DataError: The file is missing, or no such manifest.
+        DataError: The file is missing, or no such manifest, or names a photo twice.
     """
     manifest: dict[str, tuple[int, Part]] = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file, restval=""):
                 image_id, label, part = (row[name] for name in MANIFEST_COLUMNS)
+                if image_id in manifest:
+                    raise DataError(f"{path} names {image_id} twice; expected each photo once")
                 manifest[image_id] = (range(NUM_CLASSES)[int(label)], PARTS[PARTS.index(cast("Part", part))])
     except OSError as error:
         raise DataError(f"no split manifest: {path} cannot be read ({error.strerror})") from None

@@ -69,6 +69,13 @@ def _compose(config: "AugmentConfig") -> Any:  # noqa: ANN401
     def upto(largest: float) -> tuple[float, float]:
         return LOWEST_SHARE * largest, largest
 
+    class RgbCompression(al.ImageCompression):  # type: ignore[misc]
+        """Albumentations 2.0.8 hands its RGB pixels to OpenCV as BGR: red got blue's share of the luma."""
+
+        def apply(self, img: np.ndarray, *args: Any, **params: Any) -> np.ndarray:  # noqa: ANN401
+            changed: np.ndarray = super().apply(np.ascontiguousarray(img[..., ::-1]), *args, **params)
+            return np.ascontiguousarray(changed[..., ::-1])
+
     color, sides = config.color, upto(config.erase.side_max)
     crop = al.RandomResizedCrop(
         size=(config.image_size, config.image_size),
@@ -97,7 +104,7 @@ def _compose(config: "AugmentConfig") -> Any:  # noqa: ANN401
         ),
         al.GaussianBlur(blur_limit=0, sigma_limit=upto(config.blur.sigma_max_px), p=config.blur.p),
         al.GaussNoise(std_range=upto(config.noise.std_max), p=config.noise.p),
-        al.ImageCompression(compression_type="jpeg", quality_range=(config.jpeg.quality_min, 100), p=config.jpeg.p),
+        RgbCompression(compression_type="jpeg", quality_range=(config.jpeg.quality_min, 100), p=config.jpeg.p),
         al.CoarseDropout(
             num_holes_range=(1, config.erase.holes_max),
             hole_height_range=sides,

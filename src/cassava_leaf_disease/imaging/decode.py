@@ -67,6 +67,8 @@ class _Picture:
     bits: int
     orientation: int = 1
     adobe: bool = False
+    components: int = 3
+    baseline: bool = False
 
 
 def read_image(path: Path, limits: DecodeLimits | None = None) -> np.ndarray:
@@ -77,14 +79,23 @@ def read_image(path: Path, limits: DecodeLimits | None = None) -> np.ndarray:
         ImageError: As `decode_image`.
     """
     limits = limits or DecodeLimits()
+    return decode_image(read_bytes(path, limits), limits, name=str(path))
+
+
+def read_bytes(path: Path, limits: DecodeLimits) -> bytes:
+    """The file's content, whatever it is.
+
+    Raises:
+        DataError: There is no readable file at `path`.
+        ImageTooLargeError: It is larger than `limits.max_bytes`.
+    """
     try:
         if not path.is_file():
             raise DataError(f"{path}: no such file; give the path of a JPEG or PNG photo")
         _check_bytes(path.stat().st_size, limits, str(path))
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-    return decode_image(data, limits, name=str(path))
 
 
 def decode_image(data: bytes, limits: DecodeLimits | None = None, *, name: str = "image") -> np.ndarray:
@@ -110,6 +121,35 @@ def decode_image(data: bytes, limits: DecodeLimits | None = None, *, name: str =
     else:
         raise UnsupportedImageError(f"{name}: {_seen(data)}; expected a JPEG or PNG photo; save it as JPEG")
     return _decode(picture, name)
+
+
+@dataclass(frozen=True)
+class PlainJpeg:
+    """The coded picture of a JPEG that every decoder reads alike, without metadata.
+
+    A `baseline` one is coded in a single pass, which GPUs decode; progressive ones they hardly can.
+    """
+
+    coded: bytes
+    baseline: bool
+
+
+def plain_jpeg(data: bytes, limits: DecodeLimits | None = None, *, name: str = "image") -> PlainJpeg | None:
+    """The coded picture of a JPEG that every decoder reads alike; None for anything else.
+
+    Alike are upright ones of three components whose colour space no Adobe marker tells. The container has
+    then been walked as by `decode_image`.
+
+    Raises:
+        ImageError: As `decode_image`, for what the container shows.
+    """
+    limits = limits or DecodeLimits()
+    if not data.startswith(JPEG_SIGNATURE):
+        return None
+    _check_bytes(len(data), limits, name)
+    picture = _walk_jpeg(data, limits, name)
+    plain = picture.orientation == 1 and picture.components == 3 and not picture.adobe
+    return PlainJpeg(picture.coded, picture.baseline) if plain else None
 
 
 def _decode(picture: _Picture, name: str) -> np.ndarray:
@@ -157,12 +197,12 @@ def _to_rgb(image: Image.Image, picture: _Picture) -> Image.Image:
 def _walk_jpeg(data: bytes, limits: DecodeLimits, name: str) -> _Picture:
     """Keeps tables, frame, scans and the two markers that tell the colour space (JFIF, Adobe)."""
     parts = [data[:2]]
-    frame: tuple[int, int, int] | None = None  # bits, height, width
-    orientation, adobe, scans = 1, False, 0
+    frame: tuple[int, int, int, int] | None = None  # bits, height, width, components
+    orientation, adobe, baseline, scans = 1, False, False, 0
     for marker, start, body, end in _jpeg_segments(data, name):
         content = data[body : body + 14]
         if _is_frame(marker):
-            frame = _jpeg_frame(data[body:end], name)
+            frame, baseline = _jpeg_frame(data[body:end], name), marker in (0xC0, 0xC1)
             _check_pixels(frame[2], frame[1], limits, name)
         elif marker == 0xE1 and content.startswith(b"Exif\0\0"):
             orientation = _exif_orientation(data[body + 6 : end])
@@ -176,7 +216,7 @@ def _walk_jpeg(data: bytes, limits: DecodeLimits, name: str) -> _Picture:
             parts.append(data[start:end])
     if frame is None or not scans:
         raise _damaged("JPEG", "it holds no picture", name)
-    return _Picture("JPEG", b"".join(parts), frame[0], orientation, adobe)
+    return _Picture("JPEG", b"".join(parts), frame[0], orientation, adobe, frame[3], baseline)
 
 
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # not stuffing, fill, restart or start
@@ -208,7 +248,7 @@ def _is_frame(marker: int) -> bool:
     return 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
 
 
-def _jpeg_frame(content: bytes, name: str) -> tuple[int, int, int]:
+def _jpeg_frame(content: bytes, name: str) -> tuple[int, int, int, int]:
     try:
         bits, height, width, components = struct.unpack_from(">BHHB", content)
     except struct.error:
@@ -216,7 +256,7 @@ def _jpeg_frame(content: bytes, name: str) -> tuple[int, int, int]:
     if bits != 8 or components not in (1, 3, 4):
         seen = f"a JPEG of {bits} bits and {components} components"
         raise UnsupportedImageError(f"{name}: {seen}; expected 8 bits and 1, 3 or 4; save it as an 8-bit JPEG")
-    return bits, height, width
+    return bits, height, width, components
 
 
 def _walk_png(data: bytes, limits: DecodeLimits, name: str) -> _Picture:

@@ -18,14 +18,13 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
 from cassava_leaf_disease.errors import CheckpointError, first_line
-from cassava_leaf_disease.modeling.metadata import ModelMetadata, parse_metadata
+from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata, parse_metadata
 from cassava_leaf_disease.paths import BEST_CHECKPOINT
 from cassava_leaf_disease.storage.files import replacing
 
 if TYPE_CHECKING:
     from lightning.fabric.utilities.types import _PATH
 
-METADATA_KEY = "cassava_metadata"
 NETWORK_PREFIX = "network."
 AVERAGE_PREFIX = "average.module."
 COMPILED_PREFIX = "_orig_mod."  # what `torch.compile` puts before the names

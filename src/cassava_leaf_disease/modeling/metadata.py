@@ -10,6 +10,7 @@ from cassava_leaf_disease.errors import CheckpointError
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
 
 FORMAT_VERSION: Final = 1
+METADATA_KEY: Final = "cassava_metadata"  # under which a model file keeps its self-description
 
 LICENCE_NOTES: tuple[str, ...] = (
     "Code: MIT. The weights inherit the terms of the photos and of the starting weights they were trained from.",

@@ -13,10 +13,11 @@ def mix_batch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mixes each image with another of the batch.
 
-    `images` `(N, 3, H, W)` float, `labels` `(N,)` int64; gives images of the same shape and targets
-    `(N, num_classes)` float32 whose rows sum to 1. An unmixed batch comes back as it was, one-hot.
+    `images` `(N, 3, H, W)` float, `labels` `(N,)` int64 or `(N, num_classes)` probabilities; gives images of
+    the same shape and targets `(N, num_classes)` float32 whose rows sum to 1. An unmixed batch comes back as it
+    was, its labels as probabilities.
     """
-    targets = torch.nn.functional.one_hot(labels, num_classes).float()
+    targets = torch.nn.functional.one_hot(labels, num_classes).float() if labels.ndim == 1 else labels
     if rng.random() >= config.p or not (config.mixup_alpha or config.cutmix_alpha):
         return images, targets
     both = config.mixup_alpha > 0 and config.cutmix_alpha > 0

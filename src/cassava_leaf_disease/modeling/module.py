@@ -8,46 +8,58 @@ import numpy.typing as npt
 import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
-from torchmetrics import SumMetric
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics import Metric
 from typing_extensions import override
 
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.domain import NUM_CLASSES
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.modeling.backbone import classifier_prefixes
-from cassava_leaf_disease.modeling.checkpoint import METADATA_KEY
 from cassava_leaf_disease.modeling.losses import build_loss
-from cassava_leaf_disease.modeling.metadata import ModelMetadata, parse_metadata
+from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata, parse_metadata
 from cassava_leaf_disease.modeling.metrics import accuracy, f1_macro
 from cassava_leaf_disease.modeling.mixing import mix_batch
 from cassava_leaf_disease.modeling.optim import build_optimizer, build_schedulers
 
 Stage = Literal["train", "val", "test"]
-Batch = tuple[torch.Tensor, torch.Tensor]  # (N, 3, S, S) uint8, (N,) int64
+Batch = tuple[torch.Tensor, torch.Tensor]  # (N, 3, S, S) uint8, or float of 0 to 255; (N,) int64, or (N, C) float32
 
 MONITOR = "val/f1_macro"
 
 
-class StageScores(nn.Module):
-    """What one pass over a split adds up: the confusion matrix and the mean loss, in every rank."""
+class StageScores(Metric):
+    """What one pass over a split adds up, over all ranks: the confusion matrix and the loss.
+
+    Unlike torchmetrics' own confusion matrix it never makes the host wait for a GPU.
+    """
+
+    full_state_update = False
+    counts: torch.Tensor
+    loss_sum: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        self.confusion = MulticlassConfusionMatrix(num_classes=NUM_CLASSES, validate_args=False)
-        self.loss_sum = SumMetric(nan_strategy="disable")  # a NaN must show, not be left out
+        self.add_state("counts", torch.zeros(NUM_CLASSES * NUM_CLASSES, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("loss_sum", torch.zeros(()), dist_reduce_fx="sum")
 
+    @override
     def update(self, logits: torch.Tensor, labels: torch.Tensor, loss: torch.Tensor) -> None:
         """Adds a batch: logits `(N, C)`, labels `(N,)`, their mean loss."""
-        self.confusion.update(logits.detach().argmax(dim=1), labels)
-        self.loss_sum.update(loss.detach() * len(labels))
+        cells = labels * NUM_CLASSES + logits.detach().argmax(dim=1)
+        self.counts.index_add_(0, cells, torch.ones_like(cells))
+        self.loss_sum += loss.detach() * len(labels)
+
+    @override
+    def compute(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The confusion matrix `(C, C)`, true classes as rows, and the sum of the losses."""
+        return self.counts.view(NUM_CLASSES, NUM_CLASSES), self.loss_sum
 
     def finish(self, stage: Stage) -> tuple[dict[str, float], npt.NDArray[np.int64]]:
         """The metrics under their contract names and the confusion matrix `(C, C)`; starts anew."""
-        matrix: npt.NDArray[np.int64] = self.confusion.compute().cpu().numpy().astype(np.int64)
-        loss = float(self.loss_sum.compute()) / max(int(matrix.sum()), 1)
-        self.confusion.reset()
-        self.loss_sum.reset()
+        counts, loss_sum = self.compute()
+        matrix: npt.NDArray[np.int64] = counts.cpu().numpy().copy()
+        loss = float(loss_sum) / max(int(matrix.sum()), 1)
+        self.reset()
         return {f"{stage}/loss": loss, f"{stage}/acc": accuracy(matrix), f"{stage}/f1_macro": f1_macro(matrix)}, matrix
 
 
@@ -79,14 +91,17 @@ class LeafClassifier(lightning.LightningModule):
         if config.optim.ema_decay is not None:
             self.average = ModelEmaV3(self.network, decay=config.optim.ema_decay, use_warmup=True, warmup_power=0.75)
             self.average.requires_grad_(requires_grad=False).train()  # Lightning switches it with the network
+        if config.train.compile:
+            self.network.compile()  # in place: the names of the weights stay as they are
         self.loss = build_loss(config.loss, None if class_weights is None else torch.from_numpy(class_weights))
         self.scores = nn.ModuleDict({f"{stage}_scores": StageScores() for stage in ("train", "val", "test")})
         self.confusion: dict[str, npt.NDArray[np.int64]] = {}
         spec = metadata.preprocessing
-        self.mean: torch.Tensor
-        self.std: torch.Tensor
-        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1) * 255, persistent=False)
+        self.scale: torch.Tensor
+        self.shift: torch.Tensor
+        mean, std = torch.tensor(spec.mean).view(1, 3, 1, 1), torch.tensor(spec.std).view(1, 3, 1, 1)
+        self.register_buffer("scale", 1 / (255 * std), persistent=False)
+        self.register_buffer("shift", -mean / std, persistent=False)
 
     @property
     def evaluation_network(self) -> nn.Module:
@@ -94,8 +109,14 @@ class LeafClassifier(lightning.LightningModule):
         return self.network if self.average is None else self.average.module
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """What `imaging.preprocess.normalize` does, on the batch's device: uint8 to float32, same shape."""
-        return ((images.float() - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        """What `imaging.preprocess.normalize` does, on the batch's device, in one pass over the pixels.
+
+        The result is channels-last, float32 or what autocast would make of that at once.
+        """
+        kind = images.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        out = torch.empty(images.shape, dtype=dtype, device=images.device, memory_format=torch.channels_last)
+        return torch.addcmul(self.shift, images, self.scale, out=out)
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
@@ -104,7 +125,7 @@ class LeafClassifier(lightning.LightningModule):
         mixed, targets = mix_batch(self.normalize(images), labels, NUM_CLASSES, self.config.augment.mix, rng)
         logits = self.network(mixed).float()
         loss: torch.Tensor = self.loss(logits, targets)
-        self._scores("train").update(logits, labels, loss)
+        self._scores("train").update(logits, labels if labels.ndim == 1 else labels.argmax(dim=1), loss)
         return loss
 
     @override
@@ -150,6 +171,20 @@ class LeafClassifier(lightning.LightningModule):
         optimizer = build_optimizer(self.network, self.config.optim, train.lr, train.weight_decay)
         steps_per_epoch = max(1, int(self.trainer.estimated_stepping_batches) // train.epochs)
         return [optimizer], build_schedulers(optimizer, self.config.optim, steps_per_epoch, train.epochs, MONITOR)
+
+    @override
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # Lightning refuses to clip for fused optimisers under any mixed precision; only float16's scaler
+        # hides the gradients' true size from us.
+        if gradient_clip_val is None or self.trainer.precision == "16-mixed":
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
