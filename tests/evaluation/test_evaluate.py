@@ -204,7 +204,8 @@ def test_folder_of_a_table_s_photos_is_train_images_beside_it(
     )
 
     assert result.scores.photos == 60
-    assert {path.name for path in (tmp_path / "here").iterdir()} == {"metrics.json", "predictions.csv"}
+    written = {path.name for path in (tmp_path / "here").iterdir()}
+    assert written == {"metrics.json", "figures.json", "predictions.csv"}
 
 
 def test_model_from_elsewhere_is_measured_into_outputs(

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cassava_leaf_disease.data.datasets import EvalDataset, SyntheticPhotos
-from cassava_leaf_disease.evaluation.predictions import predict_dataset, write_predictions
+from cassava_leaf_disease.data.datasets import SyntheticPhotos
+from cassava_leaf_disease.evaluation.predictions import predict_photos, write_predictions
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.predictor import load_predictor
 
@@ -44,9 +44,8 @@ def test_progress_is_shown_on_a_terminal_only_and_never_on_stdout(
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("TERM", "xterm")
     predictor = load_predictor(FoundModel(random_checkpoint, "explicit"), "cpu")
-    dataset = EvalDataset(SyntheticPhotos([0, 1, 2], 0, 80), [0, 1, 2], predictor.metadata.preprocessing)
 
-    probabilities = predict_dataset(predictor, dataset, batch_size=2)
+    probabilities = predict_photos(predictor, SyntheticPhotos([0, 1, 2], 0, 80), batch_size=2)
 
     assert probabilities.shape == (3, 5)
     assert ("predicting" in screen.getvalue()) is terminal

@@ -25,8 +25,8 @@ from cassava_leaf_disease.imaging.preprocess import Preprocessing
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.engines.torch_engine import resolve_device
 from cassava_leaf_disease.inference.predictor import Predictor, check_device, load_predictor, softmax
-from cassava_leaf_disease.modeling.checkpoint import METADATA_KEY, load_checkpoint, save_atomically
-from cassava_leaf_disease.modeling.metadata import ModelMetadata, Thresholds
+from cassava_leaf_disease.modeling.checkpoint import load_checkpoint, save_atomically
+from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata, Thresholds
 
 WriteCheckpoint = Callable[[Path, ModelMetadata], Path]
 

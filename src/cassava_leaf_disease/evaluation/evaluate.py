@@ -1,50 +1,60 @@
 """`cassava evaluate`: a checkpoint's figures on the test part, or on any table in the Kaggle layout."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
 
-from cassava_leaf_disease.config.schema import AppConfig, LimitsConfig, SplitConfig
+from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.datamodule import LeafDataModule
-from cassava_leaf_disease.data.datasets import DecodedPhotos, EvalDataset
+from cassava_leaf_disease.data.datasets import DecodedPhotos, PhotoSource
 from cassava_leaf_disease.data.table import read_table
-from cassava_leaf_disease.domain import ModelSource
+from cassava_leaf_disease.domain import CLASS_NAMES, ModelIdentity, ModelSource
 from cassava_leaf_disease.errors import ConfigError, DataError
-from cassava_leaf_disease.evaluation.predictions import predict_dataset, write_predictions
+from cassava_leaf_disease.evaluation.own_split import divide_as_trained
+from cassava_leaf_disease.evaluation.predictions import predict_photos, write_predictions
 from cassava_leaf_disease.evaluation.scores import Scores, score
 from cassava_leaf_disease.imaging.decode import DecodeLimits
-from cassava_leaf_disease.inference.discover import FoundModel, find_model
-from cassava_leaf_disease.inference.predictor import check_device, load_predictor
+from cassava_leaf_disease.inference.ensemble import load_model
+from cassava_leaf_disease.inference.predictor import AnyPredictor, check_device, is_ensemble
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
 from cassava_leaf_disease.paths import checkpoints_dir
 from cassava_leaf_disease.storage.files import write_json
 
 
 class EvaluationResult(BaseModel):
-    """Which model was measured on what, its figures, and where the tables lie."""
+    """Which model was measured on what, its figures, and where the tables lie.
+
+    `members` are those of an ensemble, `views` those of each photo where there were several.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     checkpoint: Path
+    members: tuple[Path, ...] = Field(default=(), exclude_if=lambda members: not members)
     source: ModelSource
     backbone: str
     data: str
+    views: tuple[str, ...] = Field(default=(), exclude_if=lambda views: not views)
     scores: Scores
     output_dir: Path
 
 
 @dataclass(frozen=True)
 class SelectedPhotos:
-    """What a model is measured on: the photos, their ids in the same order, and what they are in words."""
+    """What a model is measured on: the photos, their labels and ids in the same order, and what they are in words."""
 
-    dataset: EvalDataset
+    source: PhotoSource
+    labels: npt.NDArray[np.int64]
     image_ids: list[str]
     description: str
 
 
 def evaluate(config: AppConfig) -> EvaluationResult:
-    """Measures a model and writes `metrics.json` and `predictions.csv`.
+    """Measures a model and writes `metrics.json`, `figures.json` (its main figures alone) and `predictions.csv`.
 
     Raises:
         CassavaError: No model, no photos, or the photos are not those that the split was made from.
@@ -52,97 +62,95 @@ def evaluate(config: AppConfig) -> EvaluationResult:
     settings = config.evaluate
     if settings.images_dir is not None and settings.csv_path is None:
         raise ConfigError("evaluate.images_dir is set without evaluate.csv_path; type evaluate.csv_path=train.csv too")
-    check_device(config.infer.device)
-    found = find_model(config)
-    limits = DecodeLimits(config.infer.max_image_bytes, config.infer.max_image_pixels)
-    predictor = load_predictor(found, config.infer.device, limits)
-    photos = select_photos(config, predictor.metadata, limits)
-    probabilities = predict_dataset(predictor, photos.dataset, settings.batch_size)
-    labels = photos.dataset.labels
-    output_dir = settings.output_dir or default_output_dir(found, config)
+    check_device(config.infer.device, config.infer.checkpoint_path)
+    predictor = load_model(config)
+    photos = select_photos(config, predictor)
+    probabilities = predict_photos(predictor, photos.source, settings.batch_size)
+    output_dir = settings.output_dir or default_output_dir(predictor.identity, config)
     result = EvaluationResult(
-        checkpoint=found.path,
-        source=found.source,
-        backbone=predictor.metadata.backbone,
+        checkpoint=Path(predictor.identity.path),
+        members=tuple(map(Path, predictor.identity.members)),
+        source=predictor.identity.source,
+        backbone=", ".join(dict.fromkeys(member.metadata.backbone for member in predictor.members)),
         data=photos.description,
-        scores=score(labels, probabilities, predictor.metadata.class_names, settings.bootstrap_samples),
+        views=predictor.views if len(predictor.views) > 1 else (),
+        scores=score(photos.labels, probabilities, CLASS_NAMES, settings.bootstrap_samples),
         output_dir=output_dir,
     )
-    write_predictions(output_dir / "predictions.csv", photos.image_ids, labels, probabilities)
+    names = {
+        "label_name": [CLASS_NAMES[label] for label in photos.labels],
+        "predicted_name": [CLASS_NAMES[best] for best in probabilities.argmax(axis=1)],
+    }
+    write_predictions(output_dir / "predictions.csv", photos.image_ids, photos.labels, probabilities, names)
+    write_json(output_dir / "figures.json", main_figures(result.scores))
     write_json(output_dir / "metrics.json", result.model_dump(mode="json"))
     return result
 
 
-def select_photos(config: AppConfig, metadata: ModelMetadata, limits: DecodeLimits) -> SelectedPhotos:
-    """The photos to measure on: those of a table, or of a part of the model's own split.
+def main_figures(scores: Scores) -> dict[str, float]:
+    """What `dvc metrics` compares: accuracy, macro-F1, and the F1 of each class."""
+    by_class = {f"f1 {name}": report.f1 for name, report in scores.per_class.items()}
+    return {"accuracy": scores.accuracy, "f1_macro": scores.f1_macro, **by_class}
+
+
+def select_photos(config: AppConfig, predictor: AnyPredictor) -> SelectedPhotos:
+    """The photos to measure on: those of a table, or of the part that all members have in common.
 
     Raises:
-        DataError: The table is wrong, the split is not the model's own, or the part is empty.
+        DataError: The table is wrong, a split is not its model's own, or the part is empty or not the same for all.
     """
     settings = config.evaluate
+    limits = DecodeLimits(config.infer.max_image_bytes, config.infer.max_image_pixels)
     if settings.csv_path is not None:
         images_dir = settings.images_dir or settings.csv_path.parent / "train_images"
         photos = read_table(settings.csv_path, images_dir)
-        spec = metadata.preprocessing
-        source = DecodedPhotos(photos, spec.resize_side_px, enlarge=True, limits=limits)
-        dataset = EvalDataset(source, [photo.label for photo in photos], spec)
-        return SelectedPhotos(dataset, [photo.image_id for photo in photos], str(settings.csv_path))
-    data = LeafDataModule(config_of_model(config, metadata))
-    data.divide()
-    check_split(data, metadata, config)
-    image_ids = data.image_ids(settings.part)
-    if not image_ids:
+        source: PhotoSource = DecodedPhotos(photos, predictor.photo_side_px, enlarge=True, limits=limits)
+        labels = np.array([photo.label for photo in photos], np.int64)
+        return SelectedPhotos(source, labels, [photo.image_id for photo in photos], str(settings.csv_path))
+    data = divide_for_all(config, [member.metadata for member in predictor.members])
+    part = settings.part
+    if not data.image_ids(part):
         raise DataError(
-            f"evaluate.part={settings.part}: the model was trained with data.split.test_size=0, so its split has no "
+            f"evaluate.part={part}: the model was trained with data.split.test_size=0, so its split has no "
             "such part; type evaluate.part=val, or name other photos with evaluate.csv_path"
         )
+    if data.split is None or predictor.photo_side_px is not None:
+        source = data.evaluation_dataset(part, limits).source
+    else:
+        source = DecodedPhotos(data.split.parts[part], None, enlarge=True, limits=limits)
     origin = "the drawn leaves" if data.split is None else str(config.paths.data_dir)
-    dataset = data.evaluation_dataset(settings.part, limits)
-    return SelectedPhotos(dataset, image_ids, f"{settings.part} part of {origin}")
+    return SelectedPhotos(source, data.labels(part), data.image_ids(part), f"{part} part of {origin}")
 
 
-def config_of_model(config: AppConfig, metadata: ModelMetadata) -> AppConfig:
-    """The configuration whose split, limits and image size are the model's own."""
-    record, data = metadata.split, config.data
-    drawn = record.strategy == "synthetic"
-    sizes = {f"{part}_size": count for part, count in record.photos.items()} if drawn else {}
-    split = record.model_dump(include=set(SplitConfig.model_fields), exclude={"strategy"} if drawn else None)
-    limits = record.model_dump(include=set(LimitsConfig.model_fields))
-    spec = metadata.preprocessing
-    return config.changed(
-        data=data.changed(
-            synthetic=data.synthetic.changed(enabled=drawn, **sizes),
-            split=data.split.changed(**split),
-            limits=data.limits.changed(**limits),
-        ),
-        augment=config.augment.changed(image_size=spec.image_size_px, crop_ratio=spec.crop_ratio),
-    )
-
-
-def check_split(data: LeafDataModule, metadata: ModelMetadata, config: AppConfig) -> None:
-    """Refuses photos whose split is not the one that the model was trained with.
+def divide_for_all(config: AppConfig, described: Sequence[ModelMetadata]) -> LeafDataModule:
+    """The split of the model with the largest input, whose `evaluate.part` is that of every other one.
 
     Raises:
-        DataError: Otherwise a test part could hold photos that the model has learned.
+        DataError: A split is not its model's own, or their parts differ: what one answers about, another learned.
     """
-    if data.split_hash == metadata.split.hash:
-        return
-    if metadata.split.strategy == "synthetic":
+    part = config.evaluate.part
+    first, *others = sorted(described, key=lambda metadata: -metadata.preprocessing.resize_side_px)
+    data = divide_as_trained(config, first)
+    for other in others:
+        if other.split == first.split or divide_as_trained(config, other).image_ids(part) == data.image_ids(part):
+            continue
+        mend = "type evaluate.part=test" if part != "test" else "combine models of one data.split.seed and test_size"
         raise DataError(
-            "the model was trained on drawn leaves, and other ones than these settings draw; repeat the "
-            "training's data.synthetic.train_size, val_size and test_size, or name photos with evaluate.csv_path"
+            f"evaluate.part={part}: the models do not have the same {part} part, so one may have learned the photos "
+            f"that another has not seen; {mend}, or name other photos with evaluate.csv_path"
         )
-    raise DataError(
-        f"the photos under paths.data_dir={config.paths.data_dir} do not give the split that the model was trained "
-        f"with (hash {data.split_hash[:12]}, expected {metadata.split.hash[:12]}), so its {config.evaluate.part} part "
-        "is unknown; type paths.data_dir=FOLDER of the training photos, or name others with evaluate.csv_path"
-    )
+    return data
 
 
-def default_output_dir(found: FoundModel, config: AppConfig) -> Path:
-    """`evaluation/PART`, or `evaluation/FOLDER-TABLE`, in the checkpoint's run folder, else in `outputs`."""
-    run_dir = found.path.parent.parent
-    parent = run_dir if found.path.parent == checkpoints_dir(run_dir) else config.paths.outputs_dir
+def default_output_dir(model: ModelIdentity, config: AppConfig) -> Path:
+    """`evaluation/PART`, or `evaluation/FOLDER-TABLE`, beside the ensemble or in the run folder, else in `outputs`."""
+    path = Path(model.path)
+    run_dir = path.parent.parent
+    parent = config.paths.outputs_dir
+    if is_ensemble(path):
+        parent = path.parent
+    elif not model.members and path.parent == checkpoints_dir(run_dir):
+        parent = run_dir
     table = config.evaluate.csv_path
     name = config.evaluate.part if table is None else f"{table.parent.name}-{table.stem}"
-    return parent / "evaluation" / name
+    return parent / "evaluation" / (name if config.infer.tta == "none" else f"{name}-{config.infer.tta}")

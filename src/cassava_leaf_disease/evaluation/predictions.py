@@ -2,38 +2,44 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from cassava_leaf_disease.data.cpus import available_cpus
-from cassava_leaf_disease.data.datasets import EvalDataset
-from cassava_leaf_disease.inference.predictor import Predictor
+from cassava_leaf_disease.data.datasets import PhotoSource
+from cassava_leaf_disease.inference.predictor import AnyPredictor
 from cassava_leaf_disease.log import progress_bar
 from cassava_leaf_disease.storage.files import write_text
 
+T = TypeVar("T")
 
-def predict_dataset(predictor: Predictor, dataset: EvalDataset, batch_size: int) -> npt.NDArray[np.float64]:
-    """Probabilities `(N, C)` in the order of the data set, `N` at least 1; progress on stderr.
 
-    The photos of a batch are decoded in threads. Decoding the next batch meanwhile gains nothing where the
-    network uses every core (256 photos at 224 px, MobileNetV2, two cores: 3.8 s without and 4.0 s with it).
+def predict_photos(predictor: AnyPredictor, photos: PhotoSource, batch_size: int) -> npt.NDArray[np.float64]:
+    """Probabilities `(N, C)` of photos in their order, `N` at least 1; progress on stderr.
 
     Raises:
         ImageError: A photo cannot be used.
     """
-    starts = range(0, len(dataset), batch_size)
-    answers = []
-    with ThreadPoolExecutor(available_cpus()) as pool, progress_bar("predicting", len(dataset)) as advance:
-        for start in starts:
-            indices = range(start, min(start + batch_size, len(dataset)))
-            images = list(pool.map(lambda index: dataset[index][0].numpy(), indices))
-            answers.append(predictor.probabilities(np.stack(images).transpose(0, 2, 3, 1)))  # (N, S, S, 3)
+    batches = prepared_batches(lambda index: predictor.prepare(photos.image(index)), len(photos), batch_size)
+    return np.concatenate([predictor.predict(batch) for batch in batches])
+
+
+def prepared_batches(prepare: Callable[[int], T], count: int, batch_size: int) -> Iterator[list[T]]:
+    """What `prepare` gives for 0 to `count` - 1, in batches; progress on stderr.
+
+    The photos of a batch are decoded in threads. Decoding the next batch meanwhile gains nothing where the
+    network uses every core (256 photos at 224 px, MobileNetV2, two cores: 3.8 s without and 4.0 s with it).
+    """
+    with ThreadPoolExecutor(available_cpus()) as pool, progress_bar("predicting", count) as advance:
+        for start in range(0, count, batch_size):
+            indices = range(start, min(start + batch_size, count))
+            yield list(pool.map(prepare, indices))
             advance(len(indices))
-    return np.concatenate(answers)
 
 
 def write_predictions(
@@ -41,7 +47,7 @@ def write_predictions(
     image_ids: Sequence[str],
     labels: npt.NDArray[np.int64],
     probabilities: npt.NDArray[np.float64],
-    extra: Mapping[str, Sequence[int]] | None = None,
+    extra: Mapping[str, Sequence[object]] | None = None,
 ) -> None:
     """Writes a row a photo: `image_id,label,predicted,prob_0 … prob_4`, and the `extra` columns."""
     buffer = io.StringIO()

@@ -17,10 +17,14 @@ PACKAGED_MODEL = "default_model.onnx"
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A model file, and which step of the search found it."""
+    """A model file, and which step of the search found it.
+
+    `members` are all the files where several were named to answer as one; `path` is the first of them.
+    """
 
     path: Path
     source: ModelSource
+    members: tuple[Path, ...] = ()
 
 
 def find_model(config: AppConfig) -> FoundModel:
@@ -28,7 +32,7 @@ def find_model(config: AppConfig) -> FoundModel:
 
     Raises:
         CheckpointError: No step found one; the message names every step.
-        MissingDependencyError: The S3 step needs boto3 and it is not installed.
+        MissingDependencyError: The S3 step needs boto3, or a file that DVC tracks needs DVC, and it is not installed.
     """
     passed: list[str] = []
     for step in (_explicit, _newest_run, _from_s3, _packaged):
@@ -47,11 +51,28 @@ def find_model(config: AppConfig) -> FoundModel:
 
 
 def _explicit(config: AppConfig) -> FoundModel | str | None:
-    path = config.infer.checkpoint_path
-    if path is None:
+    named = config.infer.checkpoint_path
+    if not named:
         return None
-    # A folder is something that exists: it is taken, and loading it says what is wrong.
-    return FoundModel(path, "explicit") if path.exists() else f"infer.checkpoint_path={path}: no such file"
+    places = [_file(path) for path in ([named] if isinstance(named, Path) else named)]
+    files = tuple(place for place in places if isinstance(place, Path))
+    if len(files) < len(places):
+        return next(place for place in places if isinstance(place, str))
+    return FoundModel(files[0], "explicit", files if len(files) > 1 else ())
+
+
+def _file(path: Path) -> Path | str:
+    """A model file that was named, fetched by DVC where that knows it; or, as text, why it is not there."""
+    if path.exists():  # a folder too: it is taken, and loading it says what is wrong
+        return path
+    from cassava_leaf_disease.storage.dvc import is_tracked, pull_target
+
+    try:
+        if is_tracked(path):
+            return pull_target(path)
+    except StorageError as error:
+        return f"infer.checkpoint_path is not here, and DVC cannot fetch it: {error}"
+    return f"infer.checkpoint_path={path}: no such file"
 
 
 def _newest_run(config: AppConfig) -> FoundModel | str:
@@ -63,10 +84,10 @@ def _from_s3(config: AppConfig) -> FoundModel | str:
     uri = config.infer.checkpoint_s3_uri
     if uri is None:
         return "infer.checkpoint_s3_uri is not set"
-    from cassava_leaf_disease.storage.s3 import fetch_s3
+    from cassava_leaf_disease.storage.s3 import fetch_cached_s3
 
     try:
-        return FoundModel(fetch_s3(uri, config.paths.artifacts_dir / BEST_CHECKPOINT), "s3")
+        return FoundModel(fetch_cached_s3(uri, config.paths.cache_dir / "models"), "s3")
     except StorageError as error:
         return str(error)
 

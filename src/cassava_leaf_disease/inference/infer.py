@@ -7,8 +7,8 @@ from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.domain import Prediction
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.imaging.decode import DecodeLimits, read_image
-from cassava_leaf_disease.inference.discover import find_model
-from cassava_leaf_disease.inference.predictor import check_device, load_predictor
+from cassava_leaf_disease.inference.ensemble import load_model
+from cassava_leaf_disease.inference.predictor import check_device
 
 
 def infer(config: AppConfig) -> Prediction | list[Prediction]:
@@ -21,10 +21,10 @@ def infer(config: AppConfig) -> Prediction | list[Prediction]:
     paths = [settings.image_path] if isinstance(settings.image_path, Path) else list(settings.image_path or ())
     if not paths:
         raise ConfigError("infer.image_path is not set; type infer.image_path=photo.jpg")
-    check_device(settings.device)
+    check_device(settings.device, settings.checkpoint_path)
     limits = DecodeLimits(settings.max_image_bytes, settings.max_image_pixels)
     first = read_image(paths[0], limits)  # a bad photo is told before seconds are spent on loading the model
-    predictor = load_predictor(find_model(config), settings.device, limits)
+    predictor = load_model(config)
     images = chain([first], (read_image(path, limits) for path in paths[1:]))  # one at a time in memory
     answers = [
         predictor.predict_image(image, name=str(path), top_k=settings.top_k)

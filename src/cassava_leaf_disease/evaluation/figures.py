@@ -1,0 +1,120 @@
+"""Figures of a run or an evaluation: learning curves, confusion matrix, scores of each class."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from cassava_leaf_disease.domain import CLASS_NAMES
+from cassava_leaf_disease.storage.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which colour-blind people tell apart.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+DOTS_PER_INCH = 120
+
+Counts = Sequence[Sequence[int]] | npt.NDArray[np.int64]
+
+
+def confusion_figure(counts: Counts, title: str, names: Sequence[str] = CLASS_NAMES) -> "Figure":
+    """True classes as rows: the share of each row as shade and percentage, and the count."""
+    matrix = np.asarray(counts, dtype=np.int64)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    figure = _figure(7.4, 6.4)
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*matrix.shape):
+        shade = "white" if shares[row, column] > 0.55 else "black"
+        text = f"{shares[row, column]:.0%}\n{matrix[row, column]}"
+        axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=9)
+    short = [name.removeprefix("Cassava ") for name in names]
+    axes.set_xticks(range(len(short)), short, rotation=25, ha="right")
+    totals = matrix.sum(axis=1)
+    axes.set_yticks(range(len(short)), [f"{name}\n({total})" for name, total in zip(short, totals, strict=True)])
+    axes.set_xlabel("answer of the model")
+    axes.set_ylabel("label (photos)")
+    axes.set_title(title, fontsize=11)
+    return figure
+
+
+def class_scores_figure(counts: Counts, title: str, names: Sequence[str] = CLASS_NAMES) -> "Figure":
+    """Precision, recall and F1 of each class as bars."""
+    matrix = np.asarray(counts, dtype=np.float64)
+    right = np.diag(matrix)
+    precision = right / np.maximum(matrix.sum(axis=0), 1)
+    recall = right / np.maximum(matrix.sum(axis=1), 1)
+    f1 = 2 * right / np.maximum(matrix.sum(axis=0) + matrix.sum(axis=1), 1)
+    figure = _figure(8.0, 4.4)
+    axes = figure.add_subplot()
+    places = np.arange(len(names))
+    for offset, (label, values, color) in enumerate(
+        (("precision", precision, BLUE), ("recall", recall, ORANGE), ("F1", f1, GREEN))
+    ):
+        bars = axes.bar(places + (offset - 1) * 0.27, values, 0.25, label=label, color=color)
+        axes.bar_label(bars, fmt="%.2f", fontsize=7, padding=1)
+    totals = matrix.sum(axis=1).astype(int)
+    short = [f"{name.removeprefix('Cassava ')}\n({total} photos)" for name, total in zip(names, totals, strict=True)]
+    axes.set_xticks(places, short, fontsize=8)
+    axes.set_ylim(0, 1.12)
+    axes.set_title(title, fontsize=11)
+    axes.legend(loc="upper left", ncols=3, fontsize=8, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def learning_figure(history: Sequence[Mapping[str, float]], best_epoch: int | None, title: str) -> "Figure":
+    """Loss, accuracy and macro-F1 by epoch, training and validation; a line marks the best epoch (from 0)."""
+    figure = _figure(11.0, 3.6)
+    epochs = [row["epoch"] + 1 for row in history]
+    panels = (("loss", "loss"), ("acc", "accuracy"), ("f1_macro", "macro-F1"))
+    for axes, (key, label) in zip(figure.subplots(1, 3), panels, strict=True):
+        marker = "o" if len(epochs) < 15 else None
+        for stage, color, style in (("train", GREY, "--"), ("val", BLUE, "-")):
+            values = [row.get(f"{stage}/{key}", float("nan")) for row in history]
+            axes.plot(
+                epochs,
+                values,
+                style,
+                color=color,
+                label="training" if stage == "train" else "validation",
+                marker=marker,
+                markersize=3,
+            )
+        if best_epoch is not None:
+            axes.axvline(best_epoch + 1, color=ORANGE, linewidth=1, label=f"best epoch ({best_epoch + 1})")
+        axes.set_xlabel("epoch")
+        axes.set_title(label, fontsize=10)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.spines[["top", "right"]].set_visible(False)
+        if key != "loss":
+            axes.set_ylim(0, 1)
+    axes.legend(fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def write_figure(figure: "Figure", path: Path) -> Path:
+    """Replaces `path` whole with a PNG."""
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
+    return path
+
+
+def read_history(metrics_csv: Path) -> list[dict[str, float]]:
+    """The rows of a run's `metrics.csv`, epochs from 0; empty where there is no such file."""
+    if not metrics_csv.is_file():
+        return []
+    with metrics_csv.open(newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def _figure(width_inch: float, height_inch: float) -> "Figure":
+    """Without pyplot, which would want a display and keep every figure."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width_inch, height_inch), layout="constrained")

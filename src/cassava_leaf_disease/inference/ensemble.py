@@ -1,0 +1,205 @@
+"""Several models that answer as one: the file that names them, and how their answers become one."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import override
+
+from cassava_leaf_disease.config.schema import AppConfig, Tta
+from cassava_leaf_disease.domain import ModelIdentity
+from cassava_leaf_disease.errors import CheckpointError
+from cassava_leaf_disease.imaging.decode import DecodeLimits
+from cassava_leaf_disease.inference.discover import FoundModel, find_model
+from cassava_leaf_disease.inference.engines.base import Device
+from cassava_leaf_disease.inference.predictor import (
+    AnyPredictor,
+    Predictor,
+    Prepared,
+    is_ensemble,
+    load_predictor,
+    softmax,
+)
+from cassava_leaf_disease.inference.views import UInt8Image
+from cassava_leaf_disease.paths import ENSEMBLE_FILE
+from cassava_leaf_disease.storage.s3_transfer import sha256_of
+
+Combination = Literal["probabilities", "logits"]
+Weights = Literal["equal", "val_f1_macro"]
+
+_MEND: Final = "write it again with `cassava ensemble ensemble.members=[a.ckpt,b.ckpt] ensemble.output_path=…`"
+
+
+class MemberFile(BaseModel):
+    """One model of an ensemble: its path from the ensemble's folder, its content, its share of the answer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(min_length=1)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    weight: float = Field(ge=0, allow_inf_nan=False)
+
+
+class EnsembleFile(BaseModel):
+    """What `ensemble.json` holds; all else is read from the members, which describe themselves."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["cassava-ensemble"] = "cassava-ensemble"
+    format_version: Literal[1] = 1
+    combine: Combination
+    weights: Weights
+    members: tuple[MemberFile, ...] = Field(min_length=2)
+
+
+class EnsemblePredictor(AnyPredictor):
+    """Members of any backbone and input size; each sees the photo as it would alone.
+
+    The most cautious member's thresholds hold for all.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917  # the members, how they combine, and what every predictor takes
+        self,
+        members: Sequence[Predictor],
+        weights: Sequence[float],
+        combine: Combination,
+        identity: ModelIdentity,
+        tta: Tta = "none",
+        limits: DecodeLimits | None = None,
+    ) -> None:
+        thresholds = max((member.metadata.thresholds for member in members), key=lambda each: each.min_confidence)
+        super().__init__(identity, thresholds, tta, limits)
+        self._members = tuple(members)
+        self._weights = weights
+        self._combine: Combination = combine
+
+    @property
+    @override
+    def members(self) -> tuple[Predictor, ...]:
+        return self._members
+
+    @override
+    def prepare(self, image: UInt8Image) -> Prepared:
+        one_each = {member.metadata.preprocessing: member for member in self._members}
+        return {spec: member.prepare(image)[spec] for spec, member in one_each.items()}
+
+    @override
+    def combine(self, answers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return combine_answers(answers, self._weights, self._combine)
+
+
+def combine_answers(
+    probabilities: npt.NDArray[np.float64], weights: Sequence[float], combine: Combination
+) -> npt.NDArray[np.float64]:
+    """The weighted mean `(N, C)` of answers `(M, N, C)`: of their probabilities, or of their logits.
+
+    Logits are taken as logarithms of the probabilities, which differ from them by a number for each photo that
+    the softmax takes out again.
+    """
+    shares = np.asarray(weights, np.float64) / np.sum(weights)
+    if combine == "probabilities":
+        mean: npt.NDArray[np.float64] = np.tensordot(shares, probabilities, axes=1)
+        return mean
+    logarithms = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+    return softmax(np.tensordot(shares, logarithms, axes=1))
+
+
+def load_model(config: AppConfig) -> AnyPredictor:
+    """The model that answers (see `discover`), on the device and with the views that `infer` names.
+
+    Raises:
+        CassavaError: No model, a damaged or foreign one, no such device.
+    """
+    settings = config.infer
+    limits = DecodeLimits(settings.max_image_bytes, settings.max_image_pixels)
+    return load_found(find_model(config), settings.device, limits, settings.tta)
+
+
+def load_found(
+    found: FoundModel, device: Device, limits: DecodeLimits | None = None, tta: Tta = "none"
+) -> AnyPredictor:
+    """A model file, an ensemble file or its folder, or several model files (a plain mean), loaded.
+
+    Raises:
+        CheckpointError: A file is missing, damaged or foreign, or not the one that the ensemble was made of.
+        DeviceError: The device is not there.
+        MissingDependencyError: A checkpoint needs PyTorch and it is not installed.
+    """
+    if found.members:
+        return _load_ensemble(describe_members(found.members), found, device, limits, tta)
+    if not is_ensemble(found.path):
+        return load_predictor(found, device, limits, tta)
+    path = found.path / ENSEMBLE_FILE if found.path.is_dir() else found.path
+    return _load_ensemble(read_ensemble(path), FoundModel(path, found.source), device, limits, tta)
+
+
+def describe_members(paths: Sequence[Path], combine: Combination = "probabilities") -> EnsembleFile:
+    """An ensemble of model files, under their full paths, that all count alike.
+
+    Raises:
+        CheckpointError: One is no file, or an ensemble itself.
+    """
+    for path in paths:
+        if is_ensemble(path):
+            raise CheckpointError(f"{path}: an ensemble cannot be a member of another; name its own members instead")
+        if not path.is_file():
+            raise CheckpointError(f"{path}: {'a folder' if path.exists() else 'no such file'}; expected a model file")
+    return EnsembleFile(
+        combine=combine,
+        weights="equal",
+        members=tuple(MemberFile(path=str(path), sha256=sha256_of(path), weight=1.0) for path in paths),
+    )
+
+
+def read_ensemble(path: Path) -> EnsembleFile:
+    """What an ensemble file says.
+
+    Raises:
+        CheckpointError: It is missing, or no such file.
+    """
+    try:
+        return EnsembleFile.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); {_MEND}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise CheckpointError(
+            f"{path}: no ensemble file ({where}{': ' * bool(where)}{first['msg']}); {_MEND}"
+        ) from None
+
+
+def _load_ensemble(
+    description: EnsembleFile, found: FoundModel, device: Device, limits: DecodeLimits | None, tta: Tta
+) -> EnsemblePredictor:
+    paths = [_checked(found.path, member) for member in description.members]
+    members = [load_predictor(FoundModel(path, found.source), device, tta=tta) for path in paths]
+    counts = Counter(member.metadata.name for member in members)
+    content = json.dumps([description.combine, *((member.sha256, member.weight) for member in description.members)])
+    identity = ModelIdentity(
+        name=" + ".join(f"{count} x {name}" for name, count in counts.items()),
+        version=hashlib.sha256(content.encode()).hexdigest()[:12],
+        source=found.source,
+        path=str(found.path),
+        members=tuple(map(str, paths)),
+    )
+    weights = [member.weight for member in description.members]
+    return EnsemblePredictor(members, weights, description.combine, identity, tta, limits)
+
+
+def _checked(ensemble: Path, member: MemberFile) -> Path:
+    path = Path(os.path.normpath(ensemble.parent / member.path))
+    if not path.is_file():
+        raise CheckpointError(f"{ensemble}: its member {path} is not there; copy the members along with it")
+    if sha256_of(path) != member.sha256:
+        raise CheckpointError(
+            f"{ensemble}: its member {path} is not the file that the ensemble was made of (another SHA-256); {_MEND}"
+        )
+    return path
