@@ -1,14 +1,17 @@
 """Device, precision and provenance of a run."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from cassava_leaf_disease.config.load import load_config
+from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.errors import DeviceError
 from cassava_leaf_disease.training import provenance
-from cassava_leaf_disease.training.devices import resolve_accelerator, resolve_precision
+from cassava_leaf_disease.training.devices import memory_in_one_line, resolve_accelerator, resolve_precision
 
 
 @pytest.fixture
@@ -90,3 +93,12 @@ def commit(repository: Path, name: str) -> str:
     git("add", name)
     git("commit", "--quiet", "--message", "first")
     return git("rev-parse", "HEAD")
+
+
+def test_a_full_gpu_is_told_with_what_to_do(small_config: Callable[..., AppConfig]) -> None:
+    config = small_config("train.batch_size=10")
+    with (
+        pytest.raises(DeviceError, match=r"memory is full with train.batch_size=10; type a smaller"),
+        memory_in_one_line(config.train),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

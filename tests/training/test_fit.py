@@ -35,6 +35,9 @@ def test_run_folder_holds_everything_the_contract_names(small_config: SmallConfi
         "metrics.json",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
+        "figures/classes.png",
+        "figures/confusion.png",
+        "figures/learning.png",
     }
     rows = rows_of(result.run_dir)
     assert [row["epoch"] for row in rows] == ["0", "1"]
@@ -220,18 +223,3 @@ def test_freezing_a_network_without_a_named_classifier_is_refused(small_config: 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(ConfigError, match="being trained by another process"), locked(tmp_path):
         pass
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, from SQLAlchemy and elsewhere
-def test_mlflow_gets_parameters_and_metrics_of_the_run(small_config: SmallConfig, tmp_path: Path) -> None:
-    import mlflow
-
-    result = train(small_config("logger.enabled=true", "logger.experiment_name=leaves", "logger.run_name=first"))
-
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{(tmp_path / 'outputs' / 'mlflow.db').as_posix()}")
-    experiment = client.get_experiment_by_name("leaves")
-    assert experiment is not None
-    [run] = client.search_runs([experiment.experiment_id])
-    assert run.info.run_name == "first"
-    assert run.data.params["train/epochs"] == "2"
-    assert run.data.metrics["test/acc"] == pytest.approx(result.metrics["test/acc"])

@@ -11,11 +11,18 @@ from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.datamodule import LeafDataModule
 from cassava_leaf_disease.domain import CLASS_NAMES
 from cassava_leaf_disease.errors import ConfigError
-from cassava_leaf_disease.evaluation.predictions import predict_dataset, write_predictions
+from cassava_leaf_disease.evaluation.predictions import predict_photos, write_predictions
 from cassava_leaf_disease.evaluation.scores import Scores, score
 from cassava_leaf_disease.inference.discover import FoundModel
+from cassava_leaf_disease.inference.make_ensemble import write_ensemble
 from cassava_leaf_disease.inference.predictor import load_predictor
-from cassava_leaf_disease.paths import BEST_CHECKPOINT, checkpoints_dir, create_version_dir, version_dirs
+from cassava_leaf_disease.paths import (
+    BEST_CHECKPOINT,
+    ENSEMBLE_FILE,
+    checkpoints_dir,
+    create_version_dir,
+    version_dirs,
+)
 from cassava_leaf_disease.storage.files import write_json
 from cassava_leaf_disease.training.fit import train
 from cassava_leaf_disease.training.result import TrainResult
@@ -39,11 +46,15 @@ class FoldSpread(BaseModel):
 
 
 class CrossvalResult(BaseModel):
-    """All folds of one recipe; `out_of_fold` scores every photo by the model that never saw it."""
+    """All folds of one recipe; `out_of_fold` scores every photo by the model that never saw it.
+
+    `ensemble` is the file that makes the folds answer as one model.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     crossval_dir: Path
+    ensemble: Path
     folds: list[TrainResult]
     spread: dict[str, FoldSpread]
     out_of_fold: Scores
@@ -60,13 +71,17 @@ def crossval(config: AppConfig) -> CrossvalResult:
     """
     if config.data.synthetic.enabled:
         raise ConfigError("crossval needs photos to fold; type data.synthetic.enabled=false and paths.data_dir=…")
+    if config.data.split.manifest is not None:
+        raise ConfigError("crossval makes its own folds, not those of one split file; type data.split.manifest=null")
     if not config.train.save_checkpoints:
         raise ConfigError("crossval needs each fold's checkpoint; type train.save_checkpoints=true")
     folder = open_crossval_dir(config)
     describe_run(folder, config)
     results = [run_fold(config, folder, index) for index in range(config.data.split.folds)]
+    members = [fold_checkpoint(fold) for fold in results]
     result = CrossvalResult(
         crossval_dir=folder,
+        ensemble=write_ensemble(folder / ENSEMBLE_FILE, members, "probabilities", "equal").path,
         folds=results,
         spread=spread(results),
         out_of_fold=score_out_of_fold(config, folder, results),
@@ -111,6 +126,11 @@ def run_fold(config: AppConfig, folder: Path, index: int) -> TrainResult:
     return train(fold_config(config, index), run_dir)
 
 
+def fold_checkpoint(fold: TrainResult) -> Path:
+    """Where a fold's best weights stand."""
+    return checkpoints_dir(fold.run_dir) / BEST_CHECKPOINT
+
+
 def spread(results: list[TrainResult]) -> dict[str, FoldSpread]:
     """Mean and standard deviation of every metric."""
     return {
@@ -130,9 +150,9 @@ def score_out_of_fold(config: AppConfig, folder: Path, results: list[TrainResult
         data = LeafDataModule(fold_config(config, index))
         data.divide()
         dataset = data.evaluation_dataset("val")
-        found = FoundModel(checkpoints_dir(result.run_dir) / BEST_CHECKPOINT, "explicit")
+        found = FoundModel(fold_checkpoint(result), "explicit")
         predictor = load_predictor(found, config.infer.device)
-        probabilities.append(predict_dataset(predictor, dataset, config.evaluate.batch_size))
+        probabilities.append(predict_photos(predictor, dataset.source, config.evaluate.batch_size))
         labels.append(np.asarray(dataset.labels, np.int64))
         image_ids.extend(data.image_ids("val"))
         folds.extend([index] * len(dataset))

@@ -1,5 +1,8 @@
 """Which device and which precision a run gets."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from cassava_leaf_disease.config.schema import TrainConfig
@@ -28,3 +31,19 @@ def resolve_precision(train: TrainConfig, accelerator: str) -> str:
     if train.precision != "auto":
         return {"32": "32-true"}.get(train.precision, train.precision)
     return "bf16-mixed" if accelerator == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
+
+
+@contextmanager
+def memory_in_one_line(train: TrainConfig) -> Iterator[None]:
+    """Says what to do when the GPU's memory is full.
+
+    Raises:
+        DeviceError: Instead of PyTorch's own error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"the GPU's memory is full with train.batch_size={train.batch_size}; type a smaller train.batch_size or "
+            "augment.image_size, or end other programs on this GPU"
+        ) from error

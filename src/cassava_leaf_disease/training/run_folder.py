@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from cassava_leaf_disease.config.load import config_as_yaml
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError
-from cassava_leaf_disease.paths import runs_dir, version_dirs
+from cassava_leaf_disease.paths import BEST_CHECKPOINT, LAST_CHECKPOINT, checkpoints_dir, runs_dir, version_dirs
 from cassava_leaf_disease.storage.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.json"
 MANIFEST_FILE = "split.csv"
+FIGURES_DIR = "figures"
+
+_MAY_CHANGE = ("train.resume", "logger.", "publish.", "track.")  # they change nothing about the training
 
 
 def find_run_to_resume(config: AppConfig) -> Path | None:
@@ -39,16 +42,36 @@ def find_run_to_resume(config: AppConfig) -> Path | None:
                 "leave train.resume out to start a new one"
             )
     else:
-        candidates = [path for path in reversed(version_dirs(parent)) if is_unfinished(path)]
+        named = config.train.run_dir
+        started = reversed(version_dirs(parent)) if named is None else [named]
+        candidates = [path for path in started if is_unfinished(path)]
     if not candidates:
         raise ConfigError(
-            f"train.resume=true: no unfinished run under {parent}; leave train.resume out to start a new one"
+            f"train.resume=true: no unfinished run under {config.train.run_dir or parent}; "
+            "leave train.resume out to start a new one"
         )
     for candidate in candidates:
         if not changed_settings(candidate, config):
             logger.info("resuming %s", candidate)
             return candidate
     raise ConfigError(_other_settings(candidates[0], config))
+
+
+def check_unused(run_dir: Path | None) -> None:
+    """Refuses to start a new run in a folder that holds one; `train.run_dir`, where it is set.
+
+    Raises:
+        ConfigError: A run stands there.
+    """
+    if run_dir is not None and (run_dir / CONFIG_FILE).is_file():
+        mend = "type train.resume=true to go on with it, " if is_unfinished(run_dir) else ""
+        raise ConfigError(f"train.run_dir={run_dir}: a run stands there; {mend}name another folder or remove this one")
+
+
+def remove_checkpoints(run_dir: Path) -> None:
+    """Removes what is left of checkpoints in a folder for a new run, which must not go on from them."""
+    for name in (BEST_CHECKPOINT, LAST_CHECKPOINT):
+        (checkpoints_dir(run_dir) / name).unlink(missing_ok=True)
 
 
 def is_unfinished(run_dir: Path) -> bool:
@@ -89,7 +112,7 @@ def changed_settings(run_dir: Path, config: AppConfig) -> list[str]:
     before = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
     after = _flat(config.model_dump(mode="json"))
     keys = sorted(before.keys() | after.keys())
-    return [key for key in keys if key != "train.resume" and before.get(key) != after.get(key)]
+    return [key for key in keys if not key.startswith(_MAY_CHANGE) and before.get(key) != after.get(key)]
 
 
 def _other_settings(run_dir: Path, config: AppConfig) -> str:
