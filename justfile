@@ -55,6 +55,10 @@ demo *overrides:
 bench *arguments:
     uv run python benchmarks/bench_decode_cache.py {{ arguments }}
 
+# images a second of training, against the bare step and a plain loop
+bench-train *arguments:
+    uv run python benchmarks/bench_train.py {{ arguments }}
+
 # write the resolved tree into pyproject.toml; --upgrade takes newer versions (uvx --from rust-just just pin)
 pin *arguments:
     uv run --no-project python tools/pin_tree.py {{ arguments }}

@@ -24,6 +24,7 @@ from cassava_leaf_disease.config.load import load_config, parse_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PAGES = [path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "docs").glob("*.md"))]
 DOORS: dict[str, Callable[[list[str]], int]] = {"cassava": cli.main, "cassava-fire": fire_cli.main}
 
 SMALL_DEMO = ("demo.train_size=50", "demo.epochs=1", "train.accelerator=cpu", "train.num_workers=0")
@@ -38,16 +39,24 @@ def fenced(language: str) -> list[str]:
 
 
 def commands() -> list[list[str]]:
-    """The words of every shell command, `uv run` taken off."""
-    lines = [part for block in fenced("bash") for line in block.splitlines() for part in line.split(" && ")]
+    """The words of every shell command of the README and of docs/, `uv run` taken off."""
+    pages = [block for page in PAGES for block in re.findall(r"^```bash\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)]
+    lines = [part for block in [*fenced("bash"), *pages] for line in block.splitlines() for part in line.split(" && ")]
     return [shlex.split(line.removeprefix("uv run ")) for line in lines]
 
 
+# photos, a run, a network
+WANT_MORE = {
+    *("train", "crossval", "evaluate", "download-data", "check-data", "download-model", "export", "track", "publish"),
+    *("prepare", "split", "ensemble", "pseudo-label", "tune"),
+}
+
+
 def needs_photos(words: list[str]) -> bool:
-    """Whether a command of a door wants a data set."""
+    """Whether a command of a door wants what is not there."""
     asks_only = {"--help", "--cfg"} & set(words)
     drawn = {"--synthetic", "data.synthetic.enabled=true"} & set(words)
-    return words[1] in {"train", "crossval", "evaluate"} and not asks_only and not drawn
+    return words[1] in WANT_MORE and not asks_only and not drawn
 
 
 DOOR_COMMANDS = [words for words in commands() if words[0] in DOORS]
