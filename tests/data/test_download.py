@@ -395,15 +395,20 @@ class TestPlacesThatAreNotReplaced:
 
     @pytest.mark.parametrize("place", [".", "outputs", "..", "/"])
     def test_one_that_holds_more_than_a_data_set(self, fetch: Fetch, archive: Path, place: str) -> None:
-        with pytest.raises(ConfigError, match=r"paths.data_dir=.* (which would be lost with it|is a mount point)"):
+        with pytest.raises(ConfigError, match=r"paths.data_dir=.* (is in it and would be lost|is a mount point)"):
             fetch("set.zip", f"paths.data_dir={place}", "download_data.force=true")
         assert archive.is_file()
 
     def test_one_that_holds_the_archive(self, fetch: Fetch, stale: Path, archive: Path) -> None:
         archive.rename(stale / "set.zip")
-        with pytest.raises(ConfigError, match=r"holds .*set.zip, which would be lost with it"):
+        with pytest.raises(ConfigError, match=r"no folder for a data set alone: .*set.zip is in it"):
             fetch("photos/cassava/set.zip", "download_data.force=true")
         assert (stale / "set.zip").is_file()
+
+    def test_one_that_cannot_be_made(self, fetch: Fetch, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(StorageError, match=r"file: cannot be written \(File exists\)"):
+            fetch("set.zip", "paths.data_dir=file/cassava")
 
     def test_a_file(self, fetch: Fetch, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("mine")

@@ -208,6 +208,9 @@ def _expected(config: AppConfig) -> dict[str, str]:
 def _source_claimed(config: AppConfig) -> Iterator[None]:
     """Two programs that fetch one file for two folders would write into one part."""
     source = config.download_data.public_url
+    if resolve(source).is_file():
+        yield
+        return
     with install.claimed(_downloads(config) / f"{_digest(source)}.lock", f"fetching {without_secrets(source)}"):
         yield
 

@@ -19,15 +19,18 @@ def claimed(lock_path: Path, what: str) -> Iterator[None]:
 
     Raises:
         ConfigError: Another one holds it.
+        StorageError: Its folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
-    lock_path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(lock_path)
     try:
+        lock_path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(lock_path)
         lock.acquire(timeout=0)
     except Timeout:
         raise ConfigError(f"another program is {what}; wait until it has ended") from None
+    except OSError as error:
+        raise StorageError(f"{lock_path.parent}: cannot be written ({error.strerror or error})") from error
     try:
         yield
     finally:
@@ -67,8 +70,8 @@ def refuse_unsafe(target: Path, needed: Iterable[Path]) -> None:
     for path in (root(), Path.cwd(), resolve("~"), *needed):
         if real_place(path).is_relative_to(target):
             raise ConfigError(
-                f"paths.data_dir={target} holds {path}, which would be lost with it; name a folder that holds the data "
-                "set and nothing else"
+                f"paths.data_dir={target} is no folder for a data set alone: {path} is in it and would be lost; name "
+                "another folder"
             )
 
 

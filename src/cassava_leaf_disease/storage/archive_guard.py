@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from errno import EINVAL
+from errno import EDQUOT, EINVAL, ENOSPC
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Final, Self
@@ -217,4 +217,5 @@ def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror or error})") from error
+        hint = "; make room, then type the command again" if error.errno in (EDQUOT, ENOSPC) else ""
+        raise StorageError(f"{path}: cannot be written ({error.strerror or error}){hint}") from error
