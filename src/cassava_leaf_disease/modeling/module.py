@@ -168,7 +168,8 @@ class LeafClassifier(lightning.LightningModule):
     @override
     def configure_optimizers(self) -> Any:
         train = self.config.train
-        optimizer = build_optimizer(self.network, self.config.optim, train.lr, train.weight_decay)
+        scaled = self.trainer.precision == "16-mixed"  # Lightning cannot clip a fused optimiser's scaled gradients
+        optimizer = build_optimizer(self.network, self.config.optim, train.lr, train.weight_decay, loss_scaling=scaled)
         steps_per_epoch = max(1, int(self.trainer.estimated_stepping_batches) // train.epochs)
         return [optimizer], build_schedulers(optimizer, self.config.optim, steps_per_epoch, train.epochs, MONITOR)
 
