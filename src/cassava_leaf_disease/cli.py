@@ -27,6 +27,7 @@ from cassava_leaf_disease.commands import (
     write_stdout,
 )
 from cassava_leaf_disease.errors import ConfigError
+from cassava_leaf_disease.ranks import launched_rank, launcher
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -80,30 +81,34 @@ def _run(command: Command, words: list[str]) -> int:
     if not jobs:
         raise ConfigError("nothing to run: a range or list after -m is empty")
     configs = _check_all(jobs)
-    configure_logging()
-    if not jobs[0].multirun:
-        return write_result(run_workflow(command, configs[0]))
-    return _run_one_by_one(command, jobs, configs)
+    rank = launched_rank() if command.in_ranks else 0
+    configure_logging(rank=rank)
+    if jobs[0].multirun:
+        return _run_one_by_one(command, jobs, configs, rank)
+    result = run_workflow(command, configs[0])
+    return 0 if rank else write_result(result)
 
 
-def _run_one_by_one(command: Command, jobs: Sequence[Job], configs: Sequence["AppConfig"]) -> int:
+def _run_one_by_one(command: Command, jobs: Sequence[Job], configs: Sequence["AppConfig"], rank: int) -> int:
     """All jobs of a sweep; one array with the answer of each, null for one that failed."""
     results: list[object] = []
     exit_code = 0
+    together = command.in_ranks and launcher() is not None  # ranks that go on without one that failed wait for ever
     for number, (job, config) in enumerate(zip(jobs, configs, strict=True), start=1):
-        sys.stderr.write(f"job {number} of {len(jobs)}: {' '.join(job.overrides)}\n")
+        if not rank:
+            sys.stderr.write(f"job {number} of {len(jobs)}: {' '.join(job.overrides)}\n")
 
         def run(config: "AppConfig" = config) -> int:
             results.append(run_workflow(command, config))
             return 0
 
         failure = guarded(run)
-        if failure == EXIT_INTERRUPTED:
+        if failure == EXIT_INTERRUPTED or (failure and together):
             return failure
         if failure:
             results.append(None)
             exit_code = exit_code or failure
-    return write_result(results) or exit_code
+    return exit_code if rank else write_result(results) or exit_code
 
 
 def _check_all(jobs: Sequence[Job]) -> list["AppConfig"]:

@@ -52,6 +52,7 @@ class Command:
     workflow: str
     sections: tuple[str, ...]
     examples: tuple[str, ...]
+    in_ranks: bool = False  # processes that torchrun or SLURM start together have one result, which rank zero prints
 
 
 COMMANDS: Final[Mapping[str, Command]] = {
@@ -63,8 +64,10 @@ COMMANDS: Final[Mapping[str, Command]] = {
             "cassava train paths.data_dir=data/cassava model=resnet18 train.epochs=10",
             "cassava train data.synthetic.enabled=true train.epochs=1 train.num_workers=0",
             "cassava train train.resume=true",
+            "cassava train train.devices=4 train.batch_size=128",
             "cassava train -m model=resnet18,mobilenetv2 train.seed=1,2,3",
         ),
+        in_ranks=True,
     ),
     "crossval": Command(
         "train all folds of a k-fold split; out-of-fold table, mean and spread",
@@ -260,7 +263,8 @@ def guarded(action: Callable[[], int]) -> int:
     try:
         return action()
     except CassavaError as error:
-        _say("\n".join(f"error: {line}" for line in str(error).splitlines()))
+        for line in str(error).splitlines():
+            _say(f"error: {line}")
         return error.exit_code
     except (KeyboardInterrupt, SystemExit) as end:
         # Lightning turns an interrupt into sys.exit(1) when it has shut down.

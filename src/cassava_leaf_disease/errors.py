@@ -77,6 +77,14 @@ class DivergedError(CassavaError):
     """A training whose loss is no longer a number."""
 
 
+class ProcessError(CassavaError):
+    """One of the processes that a command started ended without an answer."""
+
+
+class OtherRankError(CassavaError):
+    """Another of the processes that train together has failed, and tells about it: this one ends without a word."""
+
+
 class StorageError(CassavaError):
     """A file that could not be fetched from, or put to, another machine."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cassava_leaf_disease.errors import ConfigError
+from cassava_leaf_disease.ranks import launched_rank
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 HEARTBEAT_S = 10.0
@@ -16,11 +17,11 @@ HEARTBEAT_S = 10.0
 _logger = logging.getLogger(__name__)
 
 
-def configure_logging(level: str | None = None) -> None:
+def configure_logging(level: str | None = None, rank: int = 0) -> None:
     """Sends the package's log records to stderr, one line each.
 
     The level is `level`, else the environment variable `CASSAVA_LOG_LEVEL`, else INFO. Of chatty libraries
-    only errors are shown.
+    only errors are shown; of processes that train together, rank zero tells, the others only warn.
 
     Raises:
         ConfigError: There is no such level.
@@ -29,10 +30,12 @@ def configure_logging(level: str | None = None) -> None:
     if wanted.upper() not in LEVELS:
         raise ConfigError(f"CASSAVA_LOG_LEVEL={wanted}: no such level; expected one of {', '.join(LEVELS)}")
     handler = logging.StreamHandler(_CurrentStderr())
-    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    handler.setFormatter(logging.Formatter(f"%(levelname)s {f'rank {rank}: ' if rank else ''}%(message)s"))
     package = logging.getLogger("cassava_leaf_disease")
     package.handlers[:] = [handler]
     package.setLevel(wanted.upper())
+    if rank:
+        handler.setLevel(logging.WARNING)
     for noisy in ("lightning", "lightning.pytorch", "lightning.fabric", "timm", "PIL", "albumentations", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
@@ -48,8 +51,8 @@ class _CurrentStderr:
 
 
 def stderr_is_terminal() -> bool:
-    """Whether progress bars make sense."""
-    return sys.stderr.isatty()
+    """Whether progress bars make sense: one process of those that train together shows them."""
+    return sys.stderr.isatty() and launched_rank() == 0
 
 
 @contextmanager

@@ -343,7 +343,8 @@ class OptimConfig(Section):
     `min_lr_ratio` of its peak, or by steps on a plateau. With `layer_decay` each layer learns at that fraction
     of the rate of the layer above it (null: all alike); the classifier at `head_lr_multiplier` times the rate.
     `ema_decay` averages the weights of all steps exponentially (null: off); the averaged weights are validated
-    and saved.
+    and saved. With `lr_rule` linear or sqrt `train.lr` is that of a batch of `lr_reference_batch` photos and
+    grows with `train.batch_size`, or with its square root (Goyal et al., 2017; Krizhevsky, 2014).
     """
 
     name: Literal["adamw"]
@@ -352,6 +353,8 @@ class OptimConfig(Section):
     min_lr_ratio: float = Field(ge=0, le=1)
     plateau: PlateauConfig
     betas: tuple[Fraction, Fraction]
+    lr_rule: Literal["constant", "linear", "sqrt"]
+    lr_reference_batch: int = Field(ge=1, le=65_536)
     head_lr_multiplier: float = Field(gt=0, le=1000)
     layer_decay: float | None = Field(gt=0, le=1)
     grad_clip_norm: float | None = Field(gt=0)
@@ -368,7 +371,9 @@ class EarlyStoppingConfig(Section):
 class TrainConfig(Section):
     """How long, how fast and on what the network learns.
 
-    `run_dir` names the run's folder (null: the next `version_N` under `paths.outputs_dir`/runs).
+    `batch_size` is that of all devices together, each takes its share: on one GPU or four the same steps are made.
+    `sync_batchnorm` lets batch norms see all GPUs' photos (auto: where a GPU has fewer than 16 in a step). `run_dir`
+    names the run's folder (null: the next `version_N` under `paths.outputs_dir`/runs).
     """
 
     epochs: int = Field(ge=1, le=10_000)
@@ -378,7 +383,8 @@ class TrainConfig(Section):
     accelerator: Literal["auto", "cpu", "gpu", "mps"]
     devices: Literal["auto"] | Annotated[int, Field(ge=1)]
     num_nodes: int = Field(ge=1)
-    strategy: str = Field(min_length=1)
+    strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true"]
+    sync_batchnorm: Literal["auto"] | bool
     precision: Literal["auto", "32", "16-mixed", "bf16-mixed"]
     compile: bool
     num_workers: Literal["auto"] | Annotated[int, Field(ge=0, le=256)]

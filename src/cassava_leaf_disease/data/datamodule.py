@@ -21,6 +21,7 @@ from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.data.datasets import (
     DecodedPhotos,
     EvalDataset,
+    EveryNth,
     PhotoSource,
     SyntheticPhotos,
     Targets,
@@ -37,6 +38,7 @@ from cassava_leaf_disease.data.splits import PARTS, Part, Split, write_manifest
 from cassava_leaf_disease.data.synthetic import balanced_labels
 from cassava_leaf_disease.data.table import LabeledPhoto
 from cassava_leaf_disease.domain import NUM_CLASSES
+from cassava_leaf_disease.errors import DataError
 from cassava_leaf_disease.imaging.augment import build_augmentation
 from cassava_leaf_disease.imaging.decode import DecodeLimits
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
@@ -68,8 +70,8 @@ class LeafDataModule(LightningDataModule):
     decoded by `setup("test")` alone. `fingerprint` and `split_hash` say "synthetic-..." for drawn leaves,
     for which `split` stays None.
 
-    The trainer must be made with `use_distributed_sampler=False`: the training loader divides each epoch
-    between the ranks itself, the others give every rank the whole part.
+    The trainer must be made with `use_distributed_sampler=False`: the loaders divide each epoch's photos, and
+    each part to measure on, between the ranks themselves.
     """
 
     def __init__(self, config: AppConfig) -> None:
@@ -176,33 +178,43 @@ class LeafDataModule(LightningDataModule):
         write_manifest(self.split or self._drawn_split(), path)
 
     def train_dataloader(self) -> DataLoader[Batch] | DeviceTrainLoader:
-        """Augmented batches; the same in every run with the same seed, whatever the number of workers."""
+        """Augmented batches; the same in every run with the same seed, whatever the number of workers.
+
+        Of several ranks each gets its share of the same batches.
+        """
         config = self._config
         targets = self.training_targets()
-        sampler = self._training_sampler()
-        drop_last = drops_last(len(sampler), config.train.batch_size)
+        sampler, drop_last = self._training_sampler()
         if self._on_device is not None:
             augmentation = BatchAugmentation(config.augment, training_device(config))
             return DeviceTrainLoader(
-                self._on_device, targets, sampler, augmentation, config.train.batch_size, drop_last=drop_last
+                self._on_device, targets, sampler, augmentation, self._batch_size, drop_last=drop_last
             )
         dataset = TrainDataset(self._sources["train"], targets, build_augmentation(config.augment))
         return self._loader(dataset, sampler, drop_last=drop_last)
 
     def val_dataloader(self) -> DataLoader[Batch] | DeviceEvalLoader:
-        """The whole validation part, in order."""
+        """The validation part, in order; of several ranks each gets its share."""
         return self._eval_loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch] | DeviceEvalLoader:
-        """The whole test part, in order."""
+        """The test part, in order; of several ranks each gets its share."""
         return self._eval_loader("test")
 
-    def _training_sampler(self) -> EpochSampler:
+    @property
+    def _batch_size(self) -> int:
+        """This rank's share of `train.batch_size`."""
+        return self._config.train.batch_size // _rank_and_world_size()[1]
+
+    def _training_sampler(self) -> tuple[EpochSampler, bool]:
+        """Which photos this rank takes, and whether the last, smaller batch is left out."""
         config, extra = self._config, len(self._extra_photos)
         ratio = config.data.extra.ratio
         drawn = extra if ratio is None or not extra else round(ratio * len(self.labels("train")))
         rank, world_size = _rank_and_world_size()
-        return EpochSampler(
+        in_all = len(self.labels("train")) + drawn
+        drop_last = drops_last(in_all, config.train.batch_size, world_size)
+        sampler = EpochSampler(
             self.training_labels(),
             config.data.sampling,
             config.train.seed,
@@ -210,7 +222,9 @@ class LeafDataModule(LightningDataModule):
             rank=rank,
             extra=extra,
             extra_drawn=drawn,
+            taken=in_all - in_all % config.train.batch_size if drop_last else in_all,
         )
+        return sampler, drop_last
 
     def _drawn_split(self) -> Split:
         parts = {
@@ -223,9 +237,16 @@ class LeafDataModule(LightningDataModule):
         return Split(parts, self._config.data.split)
 
     def _eval_loader(self, part: Part) -> DataLoader[Batch] | DeviceEvalLoader:
-        dataset = EvalDataset(self._sources[part], self.labels(part), self.spec)
+        rank, world_size = _rank_and_world_size()
+        source, labels = self._sources[part], self.labels(part)
+        if world_size > len(labels):
+            raise DataError(
+                f"{world_size} processes share the {part} part's {len(labels)} photos, at least one for each; "
+                "type fewer train.devices, or a larger part"
+            )
+        dataset = EvalDataset(EveryNth(source, rank, world_size), labels[rank::world_size], self.spec)
         if self.makes_batches_on_device:
-            return DeviceEvalLoader(dataset, training_device(self._config), self._config.train.batch_size)
+            return DeviceEvalLoader(dataset, training_device(self._config), self._batch_size)
         return self._loader(dataset, None, drop_last=False)
 
     def _loader(
@@ -240,7 +261,7 @@ class LeafDataModule(LightningDataModule):
         )
         loader: DataLoader[Batch] = DataLoader(
             dataset,  # type: ignore[arg-type] # torch types the loader by the sample, not by the batch
-            batch_size=train.batch_size,
+            batch_size=self._batch_size,
             sampler=sampler,
             drop_last=drop_last,
             num_workers=workers,
@@ -324,14 +345,14 @@ def training_device(config: AppConfig) -> torch.device:
     return torch.device("cuda", int(local_rank))
 
 
-def drops_last(samples: int, batch_size: int) -> bool:
+def drops_last(samples: int, batch_size: int, ranks: int = 1) -> bool:
     """Whether the last, smaller batch of an epoch is left out.
 
-    It is where two full batches or more remain; with one full batch only a rest of one sample is, on which
-    batch normalisation could not train.
+    It is where two full batches or more remain; with one full batch only a rest is that leaves one of the ranks
+    that share it a single sample, on which batch normalisation could not train.
     """
     full, rest = divmod(samples, batch_size)
-    return full > 1 or (full == 1 and rest == 1)
+    return full > 1 or (full == 1 and 0 < rest < 2 * ranks)
 
 
 def keep_worker_on_one_core(_worker_id: int) -> None:

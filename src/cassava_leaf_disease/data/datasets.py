@@ -87,6 +87,21 @@ class SyntheticPhotos:
         return image
 
 
+class EveryNth:
+    """Photos `first`, `first + step`, `first + 2 * step` … of a source."""
+
+    def __init__(self, source: PhotoSource, first: int, step: int) -> None:
+        self._source = source
+        self._indices = range(first, len(source), step)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def image(self, index: int) -> Image:
+        """Photo `index` of these."""
+        return self._source.image(self._indices[index])
+
+
 class TrainDataset(Dataset[tuple[Tensor, int | Tensor]]):
     """Augmented photos, by (index, seed of the changes); their targets are class ids or rows of probabilities."""
 

@@ -42,8 +42,9 @@ class EpochSampler(Sampler[SampleKey]):
 
     With weighting "none" every photo comes once; otherwise as many photos are drawn with replacement, by
     the weights of their classes. Of the last `extra` photos each epoch takes `extra_drawn`, each at most once
-    more than any other. Several ranks share one epoch: position p goes to rank p modulo
-    `num_replicas`, and the first positions come again at the end where the number does not divide.
+    more than any other. Of the epoch's order the first `taken` positions are used (None: all). Several ranks
+    share them: position p goes to rank p modulo `num_replicas`, so that the ranks' batches of a step are together
+    the batch of one process; the first positions come again at the end where the number does not divide.
     """
 
     def __init__(  # noqa: PLR0913 # the epoch's recipe, and this rank's place in it
@@ -57,6 +58,7 @@ class EpochSampler(Sampler[SampleKey]):
         rank: int = 0,
         extra: int = 0,
         extra_drawn: int = 0,
+        taken: int | None = None,
     ) -> None:
         if not 0 <= rank < num_replicas:
             raise ValueError(f"rank {rank} is outside 0..{num_replicas - 1}")
@@ -68,6 +70,8 @@ class EpochSampler(Sampler[SampleKey]):
         self._rank = rank
         self._extra = extra
         self._extra_drawn = extra_drawn
+        drawn = len(self._labels) - extra + extra_drawn
+        self._taken = drawn if taken is None else min(taken, drawn)
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -75,7 +79,7 @@ class EpochSampler(Sampler[SampleKey]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return math.ceil((len(self._labels) - self._extra + self._extra_drawn) / self._num_replicas)
+        return math.ceil(self._taken / self._num_replicas)
 
     def __iter__(self) -> Iterator[SampleKey]:
         rng = np.random.default_rng((self._seed, self._epoch))

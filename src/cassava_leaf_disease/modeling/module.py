@@ -6,6 +6,7 @@ import lightning
 import numpy as np
 import numpy.typing as npt
 import torch
+from timm.utils.distributed import distribute_bn
 from timm.utils.model_ema import ModelEmaV3
 from torch import nn
 from torchmetrics import Metric
@@ -16,6 +17,7 @@ from cassava_leaf_disease.domain import NUM_CLASSES
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.modeling.backbone import classifier_prefixes
 from cassava_leaf_disease.modeling.losses import build_loss
+from cassava_leaf_disease.modeling.lr_rule import peak_lr
 from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata, parse_metadata
 from cassava_leaf_disease.modeling.metrics import accuracy, f1_macro
 from cassava_leaf_disease.modeling.mixing import mix_batch
@@ -158,6 +160,11 @@ class LeafClassifier(lightning.LightningModule):
         self._finish("train")
 
     @override
+    def on_validation_epoch_start(self) -> None:
+        if self.trainer.world_size > 1:  # each rank's batch norms have seen their own photos: all use the mean
+            distribute_bn(self, self.trainer.world_size, reduce=True)  # type: ignore[no-untyped-call]
+
+    @override
     def on_validation_epoch_end(self) -> None:
         self._finish("val")
 
@@ -169,7 +176,9 @@ class LeafClassifier(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         train = self.config.train
         scaled = self.trainer.precision == "16-mixed"  # Lightning cannot clip a fused optimiser's scaled gradients
-        optimizer = build_optimizer(self.network, self.config.optim, train.lr, train.weight_decay, loss_scaling=scaled)
+        optimizer = build_optimizer(
+            self.network, self.config.optim, peak_lr(self.config), train.weight_decay, loss_scaling=scaled
+        )
         steps_per_epoch = max(1, int(self.trainer.estimated_stepping_batches) // train.epochs)
         return [optimizer], build_schedulers(optimizer, self.config.optim, steps_per_epoch, train.epochs, MONITOR)
 

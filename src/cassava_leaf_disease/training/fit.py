@@ -3,18 +3,20 @@
 import logging
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import lightning
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
+from timm.layers.norm_act import convert_sync_batchnorm
 
 from cassava_leaf_disease import __version__
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.datamodule import LeafDataModule
 from cassava_leaf_disease.domain import NUM_CLASSES
+from cassava_leaf_disease.errors import CheckpointError
 from cassava_leaf_disease.log import stderr_is_terminal
 from cassava_leaf_disease.modeling.backbone import build_network
 from cassava_leaf_disease.modeling.checkpoint import AtomicCheckpointIO, load_checkpoint
@@ -26,6 +28,7 @@ from cassava_leaf_disease.paths import checkpoints_dir, create_version_dir, runs
 from cassava_leaf_disease.storage.files import remove_leftovers, write_json, write_text
 from cassava_leaf_disease.training.devices import memory_in_one_line, resolve_accelerator, resolve_precision
 from cassava_leaf_disease.training.distill import SOFT_TARGETS_FILE, soften_targets
+from cassava_leaf_disease.training.launch import processes_to_start, train_together
 from cassava_leaf_disease.training.provenance import git_commit, hardware, utc_now
 from cassava_leaf_disease.training.publish import check_publish, start_publishing
 from cassava_leaf_disease.training.recorder import RunRecorder
@@ -40,7 +43,8 @@ from cassava_leaf_disease.training.run_folder import (
     locked,
     remove_checkpoints,
 )
-from cassava_leaf_disease.training.tracking import check_tracking, tracked
+from cassava_leaf_disease.training.team import Team, build_strategy, gathered, synchronizes
+from cassava_leaf_disease.training.tracking import MlflowTracker, check_tracking, tracked
 
 logger = logging.getLogger(__name__)
 
@@ -50,42 +54,106 @@ def train(config: AppConfig, run_dir: Path | None = None) -> TrainResult:
 
     With `run_dir` the run goes there, and goes on from its last checkpoint if there is one; otherwise to
     `train.run_dir`, anew, or to a new `outputs/runs/version_N`; with `train.resume` an unfinished one is found.
+    For several devices this process starts one for each and waits for them; those that torchrun or SLURM have
+    started all call this function, and all get the result.
 
     Raises:
         CassavaError: Whatever is wrong with the settings, the photos, the weights or the device.
     """
-    session = open_session(config)
+    processes = processes_to_start(config)
+    return train_here(config, run_dir) if processes == 1 else train_together(config, run_dir, processes)
+
+
+def train_here(
+    config: AppConfig,
+    run_dir: Path | None = None,
+    *,
+    callbacks: Sequence[lightning.Callback] = (),
+    measure_test: bool = True,
+) -> TrainResult:
+    """What `train` does in each process: alone, or as one rank of those that were started together."""
+    accelerator = resolve_accelerator(config.train)
+    with gathered(config, accelerator) as team:
+        session = open_session(config, accelerator, team.size)
+        resumed = team.lead(lambda: find_start(config, run_dir))
+        lightning.seed_everything(config.train.seed, workers=True, verbose=False)
+        data = LeafDataModule(config)
+        module = team.node_first(lambda: prepare(config, data, sync_batchnorm=synchronizes(config, team, accelerator)))
+        with ExitStack() as held:
+            folder, tracker = open_run(team, held, config, data, resumed)
+            recorder = RunRecorder(folder, config.train.epochs, save_checkpoints=config.train.save_checkpoints)
+            logger.info("run folder: %s  device: %s  precision: %s", folder, session.hardware, session.precision)
+            with calm_lightning(), memory_in_one_line(config.train):
+                trainer = build_trainer(config, recorder, accelerator, session.precision, team)
+                trainer.callbacks.extend([*([] if tracker is None else [tracker]), *callbacks])  # type: ignore[attr-defined]
+                last = find_last_checkpoint(team, recorder)
+                trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+                test_metrics = test_best(trainer, module, data, recorder, team) if measure_test else {}
+            result = team.lead(lambda: finish_run(data, module, recorder, test_metrics, session))
+            if tracker is not None:
+                tracker.finish(result)
+        team.alone(lambda: start_publishing(config, folder))
+    return result
+
+
+def find_start(config: AppConfig, run_dir: Path | None) -> Path | None:
+    """The folder of the run to go on with, None for a new one; refuses what would fail at the end.
+
+    Raises:
+        CassavaError: There is nothing to resume, the folder is in use, or nothing can be tracked or published.
+    """
     check_tracking(config)
     check_publish(config)
     resumed = run_dir or find_run_to_resume(config)
     if resumed is None:
         check_unused(config.train.run_dir)
-    lightning.seed_everything(config.train.seed, workers=True, verbose=False)
-    data = LeafDataModule(config)
+    return resumed
+
+
+def prepare(config: AppConfig, data: LeafDataModule, *, sync_batchnorm: bool) -> LeafClassifier:
+    """Gets photos and network ready."""
     data.setup("fit")
-    module = build_module(config, data)
-    soft_targets = soften_targets(config, data, resumed)
-    folder = resumed or config.train.run_dir or create_version_dir(runs_dir(config.paths.outputs_dir))
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder), tracked(config, folder) as tracker:
+    return build_module(config, data, sync_batchnorm=sync_batchnorm)
+
+
+def open_run(
+    team: Team, held: ExitStack, config: AppConfig, data: LeafDataModule, resumed: Path | None
+) -> tuple[Path, MlflowTracker | None]:
+    """The run's folder, made and described, and on rank zero its tracker; both are `held` until the run ends.
+
+    Raises:
+        CassavaError: Another process trains there, or MLflow or the teacher cannot be asked.
+    """
+    soft_targets = team.lead(lambda: soften_targets(config, data, resumed))
+
+    def make() -> Path:
+        folder = resumed or config.train.run_dir or create_version_dir(runs_dir(config.paths.outputs_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        held.enter_context(locked(folder))
         clear_leftovers(folder, resumed=resumed is not None)
         describe_run(folder, config)
         data.write_manifest(folder / MANIFEST_FILE)
         if soft_targets is not None:
             write_text(folder / SOFT_TARGETS_FILE, soft_targets)
-        recorder = RunRecorder(folder, config.train.epochs, save_checkpoints=config.train.save_checkpoints)
-        logger.info("run folder: %s  device: %s  precision: %s", folder, session.hardware, session.precision)
-        with calm_lightning(), memory_in_one_line(config.train):
-            trainer = build_trainer(config, recorder, session.accelerator, session.precision)
-            trainer.callbacks.extend([] if tracker is None else [tracker])  # type: ignore[attr-defined]
-            trainer.fit(module, datamodule=data, ckpt_path=_last_checkpoint(recorder), weights_only=True)
-            test_metrics = test_best(trainer, module, data, recorder)
-        result = describe_result(data, module, recorder, test_metrics, session)
-        write_run_figures(result)
-        write_json(folder / METRICS_FILE, result.model_dump(mode="json"))
-        if tracker is not None:
-            tracker.finish(result)
-    start_publishing(config, folder)
+        return folder
+
+    folder = team.lead(make)
+    if not team.leads:
+        soften_targets(config, data, folder)  # by the table that rank zero has written
+    return folder, team.alone(lambda: held.enter_context(tracked(config, folder)))
+
+
+def finish_run(
+    data: LeafDataModule,
+    module: LeafClassifier,
+    recorder: RunRecorder,
+    test_metrics: dict[str, float],
+    session: "Session",
+) -> TrainResult:
+    """The run's figures, written into its folder."""
+    result = describe_result(data, module, recorder, test_metrics, session)
+    write_run_figures(result)
+    write_json(recorder.run_dir / METRICS_FILE, result.model_dump(mode="json"))
     return result
 
 
@@ -93,24 +161,17 @@ def train(config: AppConfig, run_dir: Path | None = None) -> TrainResult:
 class Session:
     """Where and since when this process trains."""
 
-    accelerator: str
     precision: str
     hardware: str
     started_at: str
     started_s: float  # of `time.perf_counter`
 
 
-def open_session(config: AppConfig) -> Session:
-    """Settles device and precision, and starts the clock.
-
-    Raises:
-        DeviceError: The device that was asked for is not there.
-    """
-    accelerator = resolve_accelerator(config.train)
+def open_session(config: AppConfig, accelerator: str, processes: int) -> Session:
+    """Settles the precision, and starts the clock."""
     return Session(
-        accelerator=accelerator,
         precision=resolve_precision(config.train, accelerator),
-        hardware=hardware(accelerator),
+        hardware=hardware(accelerator, processes),
         started_at=utc_now(),
         started_s=time.perf_counter(),
     )
@@ -155,9 +216,12 @@ def describe_result(
     )
 
 
-def build_module(config: AppConfig, data: LeafDataModule) -> LeafClassifier:
+def build_module(config: AppConfig, data: LeafDataModule, *, sync_batchnorm: bool = False) -> LeafClassifier:
     """The network, its loss and its self-description, for a data module that is set up."""
     network = build_network(config.model, config.augment.image_size, NUM_CLASSES)
+    if sync_batchnorm:
+        # timm's, since PyTorch's own would drop the activations inside timm's norms
+        network = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     weights = loss_weights(config.loss, data.training_labels())
     return LeafClassifier(config, network, describe_model(config, data), weights)
 
@@ -187,8 +251,11 @@ def describe_model(config: AppConfig, data: LeafDataModule) -> ModelMetadata:
     )
 
 
-def build_trainer(config: AppConfig, recorder: RunRecorder, accelerator: str, precision: str) -> lightning.Trainer:
+def build_trainer(
+    config: AppConfig, recorder: RunRecorder, accelerator: str, precision: str, team: Team | None = None
+) -> lightning.Trainer:
     """Lightning's trainer with our callbacks; progress on stderr if that is a terminal."""
+    team = team or Team()
     callbacks: list[lightning.Callback] = [recorder]
     if config.train.early_stopping.enabled:
         patience = config.train.early_stopping.patience_epochs
@@ -198,16 +265,17 @@ def build_trainer(config: AppConfig, recorder: RunRecorder, accelerator: str, pr
         callbacks.append(RichProgressBar(leave=False, console_kwargs={"stderr": True}))
     return lightning.Trainer(
         accelerator=accelerator,
-        devices=_devices(config, accelerator),
-        num_nodes=config.train.num_nodes,
-        strategy=config.train.strategy,
+        devices=team.local_size,
+        num_nodes=team.nodes,
+        strategy=build_strategy(config, team),
         precision=precision,  # type: ignore[arg-type]
         max_epochs=config.train.epochs,
         max_time=config.train.max_time,
         gradient_clip_val=config.optim.grad_clip_norm,
         callbacks=callbacks,
         logger=False,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), team.environment],
+        default_root_dir=recorder.run_dir,
         enable_checkpointing=True,
         enable_progress_bar=show_bar,
         enable_model_summary=False,
@@ -219,13 +287,15 @@ def build_trainer(config: AppConfig, recorder: RunRecorder, accelerator: str, pr
 
 
 def test_best(
-    trainer: lightning.Trainer, module: LeafClassifier, data: LeafDataModule, recorder: RunRecorder
+    trainer: lightning.Trainer, module: LeafClassifier, data: LeafDataModule, recorder: RunRecorder, team: Team
 ) -> dict[str, float]:
     """Measures the best weights (the final ones, where nothing was saved) on the test part; `{}` without one."""
     if not data.sizes()["test"]:
         return {}
-    if recorder.best_path.is_file():
-        module.evaluation_network.load_state_dict(load_checkpoint(recorder.best_path).network_state)
+    best = recorder.best_path
+    weights = team.lead(lambda: load_checkpoint(best).network_state if best.is_file() else None)
+    if weights is not None:
+        module.evaluation_network.load_state_dict(weights)
     [metrics] = trainer.test(module, datamodule=data, verbose=False, weights_only=True)
     return {name: float(value) for name, value in metrics.items()}
 
@@ -236,16 +306,23 @@ def calm_lightning() -> Iterator[None]:
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        for message in (".*does not have many workers.*", ".*isinstance.treespec, LeafSpec.*"):
+        advice = (
+            ".*does not have many workers.*",
+            ".*isinstance.treespec, LeafSpec.*",
+            ".*sync_dist=True.*",  # the metrics are those of all ranks' photos already
+        )
+        for message in advice:
             warnings.filterwarnings("ignore", message)
         yield
 
 
-def _devices(config: AppConfig, accelerator: str) -> int | str:
-    if config.train.devices == "auto":
-        return 1 if accelerator == "cpu" else "auto"
-    return config.train.devices
+def find_last_checkpoint(team: Team, recorder: RunRecorder) -> Path | None:
+    """Where the run goes on from, None for a new one; every rank reads it.
 
-
-def _last_checkpoint(recorder: RunRecorder) -> Path | None:
-    return recorder.last_path if recorder.last_path.is_file() else None
+    Raises:
+        CheckpointError: It stands on a disk that not all of them share.
+    """
+    last = team.lead(lambda: recorder.last_path if recorder.last_path.is_file() else None)
+    if last is not None and not last.is_file():
+        raise CheckpointError(f"{last}: rank zero alone sees it; put paths.outputs_dir on a disk that machines share")
+    return last

@@ -23,11 +23,12 @@ def git_commit() -> str | None:
     return f"{commit}+dirty" if _git(package, "status", "--porcelain", "--", ".") else commit
 
 
-def hardware(accelerator: str) -> str:
-    """The machine that trains, in words."""
+def hardware(accelerator: str, processes: int = 1) -> str:
+    """What trains, in words: a GPU for each of the processes, or the CPU that they share."""
     if accelerator == "cuda":
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}, {os.cpu_count()} CPU threads"
-    return f"{accelerator}, {platform.machine()}, {os.cpu_count()} CPU threads"
+        return f"{processes} x {torch.cuda.get_device_name()}, {os.cpu_count()} CPU threads"
+    together = f", {processes} processes" if processes > 1 else ""
+    return f"{accelerator}, {platform.machine()}, {os.cpu_count()} CPU threads{together}"
 
 
 def utc_now() -> str:

@@ -1,0 +1,64 @@
+"""`python -m cassava_leaf_disease.training.worker FOLDER`: what a child process runs (see `children`)."""
+
+import json
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+from cassava_leaf_disease.errors import CassavaError, OtherRankError
+from cassava_leaf_disease.log import configure_logging
+from cassava_leaf_disease.ranks import launched_rank
+
+EXIT_INTERRUPTED = 130
+_STDIN = 0
+
+
+def main() -> int:
+    """Trains as the task in the folder says, and leaves the answer, the error or the traceback there."""
+    folder = Path(sys.argv[1])
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    try:
+        configure_logging(rank=launched_rank())
+        run_task(folder)
+    except OtherRankError as error:
+        return error.exit_code
+    except CassavaError as error:
+        from cassava_leaf_disease.storage.files import write_json
+
+        write_json(folder / "error.json", {"kind": type(error).__name__, "message": str(error)})
+        return error.exit_code
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
+        return EXIT_INTERRUPTED
+    except Exception:  # noqa: BLE001  (a door: the last place to say anything)
+        (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        return 1
+    return 0
+
+
+def run_task(folder: Path) -> None:
+    """Trains, and writes what came of it."""
+    from cassava_leaf_disease.config.schema import AppConfig
+    from cassava_leaf_disease.storage.files import write_json
+    from cassava_leaf_disease.training.children import ANSWER_FILE, TASK_FILE
+    from cassava_leaf_disease.training.fit import train
+
+    task = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
+    run_dir = None if task["run_dir"] is None else Path(task["run_dir"])
+    result = train(AppConfig.model_validate(task["config"]), run_dir)
+    write_json(folder / ANSWER_FILE, result.model_dump(mode="json"))
+
+
+def end_with_parent() -> None:
+    """Waits until the pipe from the process that started this one closes, which its death does; then ends.
+
+    Reads the bare descriptor: a lock on `sys.stdin` would be copied, held, into forked loader processes.
+    """
+    while os.read(_STDIN, 4096):
+        pass
+    os._exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
