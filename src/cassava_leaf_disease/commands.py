@@ -73,7 +73,11 @@ COMMANDS: Final[Mapping[str, Command]] = {
         "train all folds of a k-fold split; out-of-fold table, mean and spread",
         "training.crossval:crossval",
         ("crossval", "train", "paths"),
-        ("cassava crossval data.split.folds=5 train.epochs=10", "cassava crossval crossval.resume=true"),
+        (
+            "cassava crossval data.split.folds=5 train.epochs=10",
+            "cassava crossval crossval.parallel=2",
+            "cassava crossval crossval.resume=true",
+        ),
     ),
     "evaluate": Command(
         "measure a checkpoint on photos it has not seen: accuracy, macro-F1, intervals",

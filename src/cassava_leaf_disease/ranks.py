@@ -4,6 +4,7 @@ Read from the environment alone, so that a door can ask before anything heavy is
 """
 
 import os
+from collections.abc import Mapping
 from typing import Literal
 
 Launcher = Literal["torchrun", "slurm"]
@@ -27,5 +28,14 @@ def launcher() -> Launcher | None:
 
 def launched_rank() -> int:
     """This process's number among them, over all machines; 0 where it was started alone."""
-    names = {"torchrun": "RANK", "slurm": "SLURM_PROCID", None: ""}
-    return int(os.environ.get(names[launcher()], "0"))
+    return _number({"torchrun": "RANK", "slurm": "SLURM_PROCID"})
+
+
+def local_rank() -> int:
+    """This process's number among those of its machine; 0 where it was started alone."""
+    return _number({"torchrun": "LOCAL_RANK", "slurm": "SLURM_LOCALID"})
+
+
+def _number(variables: Mapping[Launcher, str]) -> int:
+    started_by = launcher()
+    return 0 if started_by is None else int(os.environ[variables[started_by]])

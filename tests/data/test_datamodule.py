@@ -198,7 +198,8 @@ def test_drawn_leaves_differ_between_the_parts_and_need_no_files(small_config: C
 
 
 def test_the_ranks_of_a_distributed_run_share_an_epoch(photos_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ready(photos_config())
+    config = photos_config("train.batch_size=10")
+    module = ready(config)
     whole = list(module.train_dataloader().sampler)
     keys: list[Any] = []
     for rank in range(2):  # the process group is the edge of the machine: two processes cost ten seconds here
@@ -206,8 +207,21 @@ def test_the_ranks_of_a_distributed_run_share_an_epoch(photos_config: Config, mo
         monkeypatch.setattr(distributed, "get_rank", lambda rank=rank: rank)
         monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
         keys.append(list(module.train_dataloader().sampler))
-    assert sorted(keys[0] + keys[1])[:60] == sorted([*whole, whole[0]])[:60]
-    assert len(keys[0]) == len(keys[1]) == 33
+        assert module.train_dataloader().batch_size == 5
+    assert len(keys[0]) == len(keys[1]) == 30  # of 65 photos six whole batches
+    for step in range(6):
+        shares = keys[0][5 * step : 5 * step + 5] + keys[1][5 * step : 5 * step + 5]
+        assert sorted(shares) == sorted(whole[10 * step : 10 * step + 10])
+
+
+def test_more_processes_than_photos_of_a_part_are_refused(
+    photos_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 16)
+    with pytest.raises(DataError, match=r"16 processes share the test part's 15 photos.*type train\.devices=15"):
+        ready(photos_config())
 
 
 @pytest.mark.parametrize(

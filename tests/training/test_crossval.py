@@ -9,7 +9,8 @@ import pytest
 
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
-from cassava_leaf_disease.errors import ConfigError
+from cassava_leaf_disease.errors import CassavaError, ConfigError
+from cassava_leaf_disease.training import folds
 from cassava_leaf_disease.training.crossval import crossval
 
 SmallConfig = Callable[..., AppConfig]
@@ -72,3 +73,46 @@ def test_nothing_to_resume_and_impossible_settings_are_refused(
         crossval(small_config())
     with pytest.raises(ConfigError, match=r"train\.save_checkpoints=true"):
         crossval(fold_config("train.save_checkpoints=false"))
+
+
+def test_folds_side_by_side_give_what_folds_in_a_row_give(
+    fold_config: SmallConfig, capfd: pytest.CaptureFixture[str]
+) -> None:
+    in_a_row = crossval(fold_config())
+    capfd.readouterr()
+    beside = crossval(fold_config("crossval.parallel=2"))
+
+    assert [fold.metrics for fold in beside.folds] == [pytest.approx(fold.metrics, abs=1e-5) for fold in in_a_row.folds]
+    assert beside.out_of_fold.accuracy == in_a_row.out_of_fold.accuracy
+    assert {line.partition(" | ")[0] for line in capfd.readouterr().err.splitlines() if " | " in line} == {
+        "fold 1 of 3",
+        "fold 2 of 3",
+        "fold 3 of 3",
+    }
+
+
+def test_a_fold_that_fails_ends_all_and_what_is_finished_stays(fold_config: SmallConfig) -> None:
+    first = crossval(fold_config())
+    (first.crossval_dir / "metrics.json").unlink()
+    for index in (1, 2):
+        (first.folds[index].run_dir / "metrics.json").unlink()
+        (first.folds[index].run_dir / "checkpoints" / "last.ckpt").write_bytes(b"damaged")
+
+    with pytest.raises(CassavaError, match=r"last\.ckpt"):
+        crossval(fold_config("crossval.resume=true", "crossval.parallel=2"))
+
+    for index in (1, 2):
+        (first.folds[index].run_dir / "checkpoints" / "last.ckpt").unlink()
+    again = crossval(fold_config("crossval.resume=true"))
+    assert again.crossval_dir == first.crossval_dir
+    assert [fold.metrics for fold in again.folds] == [fold.metrics for fold in first.folds]
+
+
+def test_folds_get_the_gpus_in_turn(fold_config: SmallConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folds, "resolve_accelerator", lambda train: "cuda")  # the edge of this machine
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-7f")
+    assert folds.folds_at_once(fold_config()) == 2
+    assert folds.folds_at_once(fold_config("train.devices=2")) == 1
+    assert folds.folds_at_once(fold_config("crossval.parallel=4")) == 4
+    places = [place["CUDA_VISIBLE_DEVICES"] for place in folds._places(fold_config(), 3)]
+    assert places == ["5", "GPU-7f", "5"]

@@ -45,7 +45,8 @@ def test_auto_precision_is_bf16_on_a_gpu_that_has_it(asked: str, accelerator: st
 
 @pytest.mark.usefixtures("gpu")
 def test_hardware_is_told_in_words() -> None:
-    assert provenance.hardware("cuda").startswith("2 x Some GPU, ")
+    assert provenance.hardware("cuda", processes=2).startswith("2 x Some GPU, ")
+    assert provenance.hardware("cuda").startswith("1 x Some GPU, ")
     assert provenance.hardware("cpu").startswith("cpu, ")
 
 

@@ -529,9 +529,13 @@ class EnsembleConfig(Section):
 
 
 class CrossvalConfig(Section):
-    """All folds of one recipe; `resume` goes on with the newest unfinished set of folds."""
+    """All folds of one recipe; `resume` goes on with the newest unfinished set of folds.
+
+    `parallel` folds train at a time, each in a process of its own on one device (auto: one for each GPU).
+    """
 
     resume: bool
+    parallel: Literal["auto"] | Annotated[int, Field(ge=1, le=64)]
 
 
 class DemoConfig(Section):

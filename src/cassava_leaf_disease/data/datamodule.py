@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import sys
 from pathlib import Path
 from typing import Literal
@@ -42,6 +41,7 @@ from cassava_leaf_disease.errors import DataError
 from cassava_leaf_disease.imaging.augment import build_augmentation
 from cassava_leaf_disease.imaging.decode import DecodeLimits
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
+from cassava_leaf_disease.ranks import local_rank
 
 Accelerator = Literal["auto", "cpu", "gpu", "mps"]
 MAX_WORKERS = 16
@@ -119,7 +119,7 @@ class LeafDataModule(LightningDataModule):
         """Reads the table and divides the photos; decodes none of them; again costs nothing.
 
         Raises:
-            DataError: The photos or their table are missing or wrong, or too few for the split.
+            DataError: The photos or their table are missing or wrong, or too few for the split or its ranks.
         """
         if self._labels:
             return
@@ -127,6 +127,7 @@ class LeafDataModule(LightningDataModule):
             self._divide_synthetic()
         else:
             self._divide_photos()
+        self._check_shares()
 
     def labels(self, part: Part) -> npt.NDArray[np.int64]:
         """The class ids of a part, (N,) int64, in the order of its dataset."""
@@ -226,6 +227,16 @@ class LeafDataModule(LightningDataModule):
         )
         return sampler, drop_last
 
+    def _check_shares(self) -> None:
+        """Each rank needs a photo of every part, or it would leave the others waiting."""
+        _, world_size = _rank_and_world_size()
+        for part, labels in self._labels.items():
+            if 0 < len(labels) < world_size:
+                raise DataError(
+                    f"{world_size} processes share the {part} part's {len(labels)} photos, at least one for each; "
+                    f"type train.devices={len(labels)}, or make the part larger"
+                )
+
     def _drawn_split(self) -> Split:
         parts = {
             part: tuple(
@@ -239,11 +250,6 @@ class LeafDataModule(LightningDataModule):
     def _eval_loader(self, part: Part) -> DataLoader[Batch] | DeviceEvalLoader:
         rank, world_size = _rank_and_world_size()
         source, labels = self._sources[part], self.labels(part)
-        if world_size > len(labels):
-            raise DataError(
-                f"{world_size} processes share the {part} part's {len(labels)} photos, at least one for each; "
-                "type fewer train.devices, or a larger part"
-            )
         dataset = EvalDataset(EveryNth(source, rank, world_size), labels[rank::world_size], self.spec)
         if self.makes_batches_on_device:
             return DeviceEvalLoader(dataset, training_device(self._config), self._batch_size)
@@ -341,8 +347,7 @@ def training_device(config: AppConfig) -> torch.device:
     """Where this process trains: of several GPUs the one that its launcher gave it."""
     if _accelerator(config.train.accelerator) != "gpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    local_rank = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
-    return torch.device("cuda", int(local_rank))
+    return torch.device("cuda", local_rank())
 
 
 def drops_last(samples: int, batch_size: int, ranks: int = 1) -> bool:

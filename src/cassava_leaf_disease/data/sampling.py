@@ -86,7 +86,7 @@ class EpochSampler(Sampler[SampleKey]):
         indices = self._draw(rng)
         seeds = rng.integers(0, 2**32, size=len(indices), dtype=np.int64)
         for position in range(self._rank, len(self) * self._num_replicas, self._num_replicas):
-            wrapped = position % len(indices)
+            wrapped = position % self._taken
             yield int(indices[wrapped]), int(seeds[wrapped])
 
     def _draw(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -51,6 +51,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: "_PATH", storage_options: Any | None = None) -> None:
         save_atomically(checkpoint, Path(path))
 
+    @override
+    def load_checkpoint(
+        self, path: "_PATH", map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """What a run goes on from, on the CPU.
+
+        Raises:
+            CheckpointError: It is missing or damaged.
+        """
+        try:
+            return read_plain(Path(path))
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; to start this run anew, remove the file and type the same again") from None
+
 
 def save_atomically(content: Mapping[str, Any], path: Path) -> None:
     """Writes a checkpoint dictionary; `path` is replaced whole."""

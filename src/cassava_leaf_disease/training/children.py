@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -34,7 +34,7 @@ TRACEBACK_FILE: Final = "traceback.txt"
 POLL_S: Final = 0.05
 GRACE_S: Final = 10.0  # after an interrupt, to close what is open
 _SIGTERM_EXIT: Final = 128 + signal.SIGTERM
-_SILENT: Final = 3
+_SILENT: Final = 4
 
 
 class Child:
@@ -55,9 +55,9 @@ class Child:
         return self._process.poll() is None
 
     @property
-    def failed(self) -> bool:
-        """Whether it has ended, and not well."""
-        return bool(self._process.poll())
+    def exit_code(self) -> int | None:
+        """None while it runs; below zero the signal that has ended it."""
+        return self._process.poll()
 
     def interrupt(self) -> None:
         """Asks it to end as Ctrl-C does."""
@@ -77,8 +77,9 @@ class Child:
         self._process.wait()
         if self._relay is not None:
             self._relay.join(GRACE_S)
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
 
     def result(self) -> TrainResult:
         """The answer of a child that has ended well."""
@@ -88,19 +89,25 @@ class Child:
     def telling(self) -> tuple[int, float]:
         """How near a child that has failed is to the cause; larger is farther, and the last say nothing.
 
-        A rank that dies takes the others with it: they fail for want of it, a little later.
+        A rank that dies takes the others with it: they fail for want of it, a little later, with a traceback or,
+        where NCCL notices it, by aborting themselves.
         """
-        if (self._process.poll() or 0) < 0:
-            return 0, 0.0
-        told = [(1, self._folder / ERROR_FILE), (2, self._folder / TRACEBACK_FILE)]
-        return next(((order, path.stat().st_mtime) for order, path in told if path.is_file()), (_SILENT, 0.0))
+        for order, path in ((0, self._folder / ERROR_FILE), (2, self._folder / TRACEBACK_FILE)):
+            if path.is_file():
+                return order, path.stat().st_mtime
+        code = self.exit_code or 0
+        return (_SILENT if code >= 0 else 3 if code == -signal.SIGABRT else 1), 0.0
 
-    def failure(self) -> CassavaError:
+    def failure(self) -> Exception:
         """What a child that has failed says of it; of a bug it has left a traceback, which is shown."""
         if (self._folder / ERROR_FILE).is_file():
             said = json.loads((self._folder / ERROR_FILE).read_text(encoding="utf-8"))
+            if said["kind"] == OSError.__name__:  # a full disk and the like, or a bug: a door knows which
+                broken = OSError(*said["arguments"])
+                broken.add_note(said["traceback"])
+                return broken
             kind = getattr(errors, said["kind"])
-            error: CassavaError = kind.__new__(kind, said["message"])  # some constructors take other arguments
+            error: CassavaError = kind.__new__(kind, *said["arguments"])  # some constructors take other arguments
             return error
         if (self._folder / TRACEBACK_FILE).is_file():
             sys.stderr.write((self._folder / TRACEBACK_FILE).read_text(encoding="utf-8"))
@@ -163,16 +170,32 @@ class Nursery:
             child.close()
 
 
+def wait_for_one(children: Iterable[Child]) -> Child:
+    """Waits until one of them has ended, well or not."""
+    while True:
+        for child in children:
+            if not child.running:
+                return child
+        time.sleep(POLL_S)
+
+
 def wait_for_all(children: Sequence[Child]) -> Child | None:
     """Waits until all have ended well, or one has not: then the one that tells why, or None."""
-    while not any(child.failed for child in children):
-        if not any(child.running for child in children):
-            return None
-        time.sleep(POLL_S)
+    waiting = set(children)
+    while waiting:
+        ended = wait_for_one(waiting)
+        if ended.exit_code:
+            return _find_culprit(children)
+        waiting.remove(ended)
+    return None
+
+
+def _find_culprit(ranks: Sequence[Child]) -> Child:
+    """Of ranks of which one has failed the one that tells why: those that fail for want of it may be gone first."""
     deadline = time.monotonic() + GRACE_S
-    while True:  # one that ends because of another may be the first to be gone
-        running = any(child.running for child in children)
-        culprit = min((child for child in children if child.failed), key=lambda child: child.telling)
+    while True:
+        running = any(child.running for child in ranks)
+        culprit = min((child for child in ranks if child.exit_code), key=lambda child: child.telling)
         if culprit.telling[0] < _SILENT or not running or time.monotonic() > deadline:
             return culprit
         time.sleep(POLL_S)

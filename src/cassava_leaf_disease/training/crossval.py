@@ -1,7 +1,5 @@
 """`cassava crossval`: every fold once, an out-of-fold table, mean and spread."""
 
-import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +21,9 @@ from cassava_leaf_disease.paths import (
     create_version_dir,
     version_dirs,
 )
+from cassava_leaf_disease.ranks import launcher
 from cassava_leaf_disease.storage.files import write_json
-from cassava_leaf_disease.training.fit import train
+from cassava_leaf_disease.training.folds import fold_config, run_folds
 from cassava_leaf_disease.training.result import TrainResult
 from cassava_leaf_disease.training.run_folder import (
     METRICS_FILE,
@@ -32,8 +31,6 @@ from cassava_leaf_disease.training.run_folder import (
     describe_run,
     is_unfinished,
 )
-
-logger = logging.getLogger(__name__)
 
 
 class FoldSpread(BaseModel):
@@ -64,11 +61,18 @@ class CrossvalResult(BaseModel):
 def crossval(config: AppConfig) -> CrossvalResult:
     """Trains `data.split.folds` models, each validated on its own fold; the test part stays apart.
 
-    A fold that was finished before is not trained again, one that was cut off goes on from its last epoch.
+    A fold that was finished before is not trained again, one that was cut off goes on from its last epoch. Several
+    train at a time where `crossval.parallel` says so.
 
     Raises:
         ConfigError: The settings cannot be cross-validated, or there is nothing to resume.
     """
+    started_by = launcher()
+    if started_by is not None:
+        raise ConfigError(
+            f"{started_by} started this command in several processes, and crossval starts its own: type it alone, "
+            "with crossval.parallel=NUMBER of folds at a time"
+        )
     if config.data.synthetic.enabled:
         raise ConfigError("crossval needs photos to fold; type data.synthetic.enabled=false and paths.data_dir=…")
     if config.data.split.manifest is not None:
@@ -77,7 +81,7 @@ def crossval(config: AppConfig) -> CrossvalResult:
         raise ConfigError("crossval needs each fold's checkpoint; type train.save_checkpoints=true")
     folder = open_crossval_dir(config)
     describe_run(folder, config)
-    results = [run_fold(config, folder, index) for index in range(config.data.split.folds)]
+    results = run_folds(config, folder)
     members = [fold_checkpoint(fold) for fold in results]
     result = CrossvalResult(
         crossval_dir=folder,
@@ -101,29 +105,12 @@ def open_crossval_dir(config: AppConfig) -> Path:
     if not config.crossval.resume:
         return create_version_dir(parent)
     for candidate in reversed(version_dirs(parent)):
-        if is_unfinished(candidate) and not set(changed_settings(candidate, config)) - {"crossval.resume"}:
+        if is_unfinished(candidate) and not changed_settings(candidate, config):
             return candidate
     raise ConfigError(
         f"crossval.resume=true: no unfinished cross-validation with these settings under {parent}; "
         "leave crossval.resume out to start a new one"
     )
-
-
-def fold_config(config: AppConfig, index: int) -> AppConfig:
-    """The configuration of one fold."""
-    split = config.data.split.changed(strategy="kfold", fold_index=index)
-    return config.changed(data=config.data.changed(split=split))
-
-
-def run_fold(config: AppConfig, folder: Path, index: int) -> TrainResult:
-    """Trains one fold in its own folder, or reads the result that stands there."""
-    run_dir = folder / f"fold_{index}"
-    finished = run_dir / METRICS_FILE
-    if finished.is_file():
-        logger.info("fold %d of %d was finished before: %s", index + 1, config.data.split.folds, run_dir)
-        return TrainResult.model_validate(json.loads(finished.read_text(encoding="utf-8")))
-    logger.info("fold %d of %d: %s", index + 1, config.data.split.folds, run_dir)
-    return train(fold_config(config, index), run_dir)
 
 
 def fold_checkpoint(fold: TrainResult) -> Path:

@@ -323,6 +323,12 @@ def find_last_checkpoint(team: Team, recorder: RunRecorder) -> Path | None:
         CheckpointError: It stands on a disk that not all of them share.
     """
     last = team.lead(lambda: recorder.last_path if recorder.last_path.is_file() else None)
-    if last is not None and not last.is_file():
-        raise CheckpointError(f"{last}: rank zero alone sees it; put paths.outputs_dir on a disk that machines share")
+
+    def check() -> None:
+        if last is not None and not last.is_file():
+            raise CheckpointError(
+                f"{last}: rank zero alone sees it; put paths.outputs_dir on a disk that machines share"
+            )
+
+    team.node_first(check)
     return last

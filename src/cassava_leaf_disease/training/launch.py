@@ -18,6 +18,7 @@ from cassava_leaf_disease.training.result import TrainResult
 from cassava_leaf_disease.training.team import check_batch
 
 _HOST = "127.0.0.1"
+_LOOPBACK = ("lo", "lo0")  # on Linux and macOS
 
 
 def processes_to_start(config: AppConfig) -> int:
@@ -57,6 +58,9 @@ def train_together(config: AppConfig, run_dir: Path | None, size: int) -> TrainR
         "GROUP_RANK": "0",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, available_cpus() // size)),
     }
+    loopback = [name for _, name in socket.if_nameindex() if name in _LOOPBACK]
+    if loopback:  # else gloo listens where other machines reach it, or not at all where the host has no address
+        shared["GLOO_SOCKET_IFNAME"] = loopback[0]
     with nursery() as children:
         ranks = [
             children.start(

@@ -15,7 +15,7 @@ from torch import distributed
 
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import CassavaError, ConfigError, OtherRankError
-from cassava_leaf_disease.ranks import launcher
+from cassava_leaf_disease.ranks import launcher, local_rank
 from cassava_leaf_disease.training.devices import check_local_devices
 
 if TYPE_CHECKING:
@@ -115,14 +115,14 @@ def gathered(config: AppConfig, accelerator: str) -> Iterator[Team]:
         check_batch(config, 1)
         yield Team()
         return
-    environment = _slurm() if started_by == "slurm" else _torchrun()
-    size, local_size = environment.world_size(), _local_size(started_by)
     try:
+        environment = _slurm() if started_by == "slurm" else _torchrun()
+        size, local_size = environment.world_size(), _local_size(started_by)
         check_sizes(config, started_by, size, local_size)
         check_batch(config, size)
         check_local_devices(local_size, accelerator)
     except CassavaError:
-        if environment.local_rank():
+        if local_rank():
             raise OtherRankError from None  # it is the same for all of this machine, and one tells about it
         raise
     if size == 1:

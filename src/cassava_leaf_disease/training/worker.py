@@ -7,9 +7,12 @@ import threading
 import traceback
 from pathlib import Path
 
+from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import CassavaError, OtherRankError
 from cassava_leaf_disease.log import configure_logging
 from cassava_leaf_disease.ranks import launched_rank
+from cassava_leaf_disease.storage.files import write_json
+from cassava_leaf_disease.training.children import ANSWER_FILE, ERROR_FILE, TASK_FILE, TRACEBACK_FILE
 
 EXIT_INTERRUPTED = 130
 _STDIN = 0
@@ -25,29 +28,33 @@ def main() -> int:
     except OtherRankError as error:
         return error.exit_code
     except CassavaError as error:
-        from cassava_leaf_disease.storage.files import write_json
-
-        write_json(folder / "error.json", {"kind": type(error).__name__, "message": str(error)})
+        leave_error(folder, type(error), str(error))
         return error.exit_code
+    except OSError as error:
+        leave_error(folder, OSError, error.errno, error.strerror, error.filename)
+        return 1
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the one into the other
         return EXIT_INTERRUPTED
     except Exception:  # noqa: BLE001  (a door: the last place to say anything)
-        (folder / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        (folder / TRACEBACK_FILE).write_text(traceback.format_exc(), encoding="utf-8")
         return 1
     return 0
 
 
 def run_task(folder: Path) -> None:
     """Trains, and writes what came of it."""
-    from cassava_leaf_disease.config.schema import AppConfig
-    from cassava_leaf_disease.storage.files import write_json
-    from cassava_leaf_disease.training.children import ANSWER_FILE, TASK_FILE
     from cassava_leaf_disease.training.fit import train
 
     task = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
     run_dir = None if task["run_dir"] is None else Path(task["run_dir"])
     result = train(AppConfig.model_validate(task["config"]), run_dir)
     write_json(folder / ANSWER_FILE, result.model_dump(mode="json"))
+
+
+def leave_error(folder: Path, kind: type[Exception], *arguments: object) -> None:
+    """Writes what the process that started this one is to raise; call it where the error is caught."""
+    told = {"kind": kind.__name__, "arguments": arguments, "traceback": traceback.format_exc()}
+    write_json(folder / ERROR_FILE, told)
 
 
 def end_with_parent() -> None:
