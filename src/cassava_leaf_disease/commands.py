@@ -34,6 +34,7 @@ _EXTRA_OF: Final = {
         ),
         "train",
     ),
+    **dict.fromkeys(("optuna", "sqlalchemy"), "scale"),
     "torchvision": "train",
     **dict.fromkeys(("imagehash", "matplotlib"), "train"),
     **dict.fromkeys(
@@ -77,6 +78,16 @@ COMMANDS: Final[Mapping[str, Command]] = {
             "cassava crossval data.split.folds=5 train.epochs=10",
             "cassava crossval crossval.parallel=2",
             "cassava crossval crossval.resume=true",
+        ),
+    ),
+    "tune": Command(
+        "search for better settings with Optuna; goes on where it was cut off",
+        "training.tune:tune",
+        ("tune", "train", "paths"),
+        (
+            "cassava tune tune.trials=30 train.epochs=15",
+            "cassava tune tune.study=rates 'tune.space=[\"train.lr=tag(log,interval(1e-4,1e-2))\"]'",
+            "cassava tune tune.storage=postgresql://user:password@host/cassava",
         ),
     ),
     "evaluate": Command(

@@ -53,6 +53,12 @@ _TTA: Final = Flag("tta", "infer.tta", "views of each photo, such as flips")
 FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
     "train": _TRAINING,
     "crossval": _TRAINING,
+    "tune": (
+        *_TRAINING,
+        Flag("trials", "tune.trials", "how many settings to try, those of earlier starts counted"),
+        Flag("study", "tune.study", "the name of the search"),
+        Flag("storage", "tune.storage", "the database's address"),
+    ),
     "evaluate": (
         *_CHECKPOINT,
         _TTA,
@@ -127,6 +133,10 @@ class Door:
     def crossval(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava crossval`."""
         return _words("crossval", overrides, flags)
+
+    def tune(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava tune`."""
+        return _words("tune", overrides, flags)
 
     def evaluate(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava evaluate`."""

@@ -47,7 +47,18 @@ def commands() -> list[list[str]]:
 
 # photos, a run, a network
 WANT_MORE = {
-    *("train", "crossval", "evaluate", "download-data", "check-data", "download-model", "export", "track", "publish"),
+    *(
+        "train",
+        "crossval",
+        "tune",
+        "evaluate",
+        "download-data",
+        "check-data",
+        "download-model",
+        "export",
+        "track",
+        "publish",
+    ),
     *("prepare", "split", "ensemble", "pseudo-label"),
 }
 

@@ -538,6 +538,21 @@ class CrossvalConfig(Section):
     parallel: Literal["auto"] | Annotated[int, Field(ge=1, le=64)]
 
 
+class TuneConfig(Section):
+    """A search with Optuna; `space` says what is searched, in Hydra's grammar of sweeps (see `search_space`).
+
+    `storage` is a database's address (null: SQLite under `paths.outputs_dir`/tune); several processes may share
+    it. With `prune` a trial ends early that is behind the median of the others.
+    """
+
+    trials: int = Field(ge=1, le=100_000)
+    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    storage: str | None
+    seed: int = Field(ge=0)
+    prune: bool
+    space: tuple[str, ...]
+
+
 class DemoConfig(Section):
     """The first command of the README."""
 
@@ -611,6 +626,7 @@ class AppConfig(Section):
     infer: InferConfig
     evaluate: EvaluateConfig
     crossval: CrossvalConfig
+    tune: TuneConfig
     ensemble: EnsembleConfig
     demo: DemoConfig
     download_data: DownloadDataConfig

@@ -25,7 +25,7 @@ def confusion_figure(counts: Counts, title: str, names: Sequence[str] = CLASS_NA
     """True classes as rows: the share of each row as shade and percentage, and the count."""
     matrix = np.asarray(counts, dtype=np.int64)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    figure = _figure(7.4, 6.4)
+    figure = new_figure(7.4, 6.4)
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*matrix.shape):
@@ -49,7 +49,7 @@ def class_scores_figure(counts: Counts, title: str, names: Sequence[str] = CLASS
     precision = right / np.maximum(matrix.sum(axis=0), 1)
     recall = right / np.maximum(matrix.sum(axis=1), 1)
     f1 = 2 * right / np.maximum(matrix.sum(axis=0) + matrix.sum(axis=1), 1)
-    figure = _figure(8.0, 4.4)
+    figure = new_figure(8.0, 4.4)
     axes = figure.add_subplot()
     places = np.arange(len(names))
     for offset, (label, values, color) in enumerate(
@@ -69,7 +69,7 @@ def class_scores_figure(counts: Counts, title: str, names: Sequence[str] = CLASS
 
 def learning_figure(history: Sequence[Mapping[str, float]], best_epoch: int | None, title: str) -> "Figure":
     """Loss, accuracy and macro-F1 by epoch, training and validation; a line marks the best epoch (from 0)."""
-    figure = _figure(11.0, 3.6)
+    figure = new_figure(11.0, 3.6)
     epochs = [row["epoch"] + 1 for row in history]
     panels = (("loss", "loss"), ("acc", "accuracy"), ("f1_macro", "macro-F1"))
     for axes, (key, label) in zip(figure.subplots(1, 3), panels, strict=True):
@@ -113,8 +113,8 @@ def read_history(metrics_csv: Path) -> list[dict[str, float]]:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
 
 
-def _figure(width_inch: float, height_inch: float) -> "Figure":
-    """Without pyplot, which would want a display and keep every figure."""
+def new_figure(width_inch: float, height_inch: float) -> "Figure":
+    """An empty figure, made without pyplot, which would want a display and keep every figure."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_inch, height_inch), layout="constrained")

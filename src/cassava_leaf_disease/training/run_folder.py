@@ -109,8 +109,12 @@ def changed_settings(run_dir: Path, config: AppConfig) -> list[str]:
     path = run_dir / CONFIG_FILE
     if not path.is_file():
         raise ConfigError(f"train.resume={run_dir}: no run folder (no {CONFIG_FILE} in it)")
-    before = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
-    after = _flat(config.model_dump(mode="json"))
+    return differing_keys(yaml.safe_load(path.read_text(encoding="utf-8")), config)
+
+
+def differing_keys(settings: dict[str, Any], config: AppConfig) -> list[str]:
+    """The dotted keys that differ between a configuration's JSON form and `config`, where it matters to a training."""
+    before, after = _flat(settings), _flat(config.model_dump(mode="json"))
     keys = sorted(before.keys() | after.keys())
     return [key for key in keys if not key.startswith(_MAY_CHANGE) and before.get(key) != after.get(key)]
 
