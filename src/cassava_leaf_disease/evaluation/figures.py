@@ -1,6 +1,7 @@
 """Figures of a run or an evaluation: learning curves, confusion matrix, scores of each class."""
 
 import csv
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ Counts = Sequence[Sequence[int]] | npt.NDArray[np.int64]
 
 
 def confusion_figure(counts: Counts, title: str, names: Sequence[str] = CLASS_NAMES) -> "Figure":
-    """True classes as rows: the share of each row as shade and percentage, and the count."""
+    """True classes as rows: the share of each row as shade and percentage, and the count; a dash without photos."""
     matrix = np.asarray(counts, dtype=np.int64)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     figure = new_figure(7.4, 6.4)
@@ -30,7 +31,7 @@ def confusion_figure(counts: Counts, title: str, names: Sequence[str] = CLASS_NA
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*matrix.shape):
         shade = "white" if shares[row, column] > 0.55 else "black"
-        text = f"{shares[row, column]:.0%}\n{matrix[row, column]}"
+        text = f"{shares[row, column]:.0%}\n{matrix[row, column]}" if matrix[row].any() else "–"
         axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=9)
     short = [name.removeprefix("Cassava ") for name in names]
     axes.set_xticks(range(len(short)), short, rotation=25, ha="right")
@@ -38,7 +39,7 @@ def confusion_figure(counts: Counts, title: str, names: Sequence[str] = CLASS_NA
     axes.set_yticks(range(len(short)), [f"{name}\n({total})" for name, total in zip(short, totals, strict=True)])
     axes.set_xlabel("answer of the model")
     axes.set_ylabel("label (photos)")
-    axes.set_title(title, fontsize=11)
+    axes.set_title(_lines(title, 72), fontsize=11)
     return figure
 
 
@@ -61,7 +62,7 @@ def class_scores_figure(counts: Counts, title: str, names: Sequence[str] = CLASS
     short = [f"{name.removeprefix('Cassava ')}\n({total} photos)" for name, total in zip(names, totals, strict=True)]
     axes.set_xticks(places, short, fontsize=8)
     axes.set_ylim(0, 1.12)
-    axes.set_title(title, fontsize=11)
+    axes.set_title(_lines(title, 80), fontsize=11)
     axes.legend(loc="upper left", ncols=3, fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -90,11 +91,13 @@ def learning_figure(history: Sequence[Mapping[str, float]], best_epoch: int | No
         axes.set_xlabel("epoch")
         axes.set_title(label, fontsize=10)
         axes.xaxis.get_major_locator().set_params(integer=True)
+        if len(epochs) == 1:
+            axes.set_xticks(epochs)
         axes.spines[["top", "right"]].set_visible(False)
         if key != "loss":
             axes.set_ylim(0, 1)
     axes.legend(fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(_lines(title, 120), fontsize=11)
     return figure
 
 
@@ -111,6 +114,11 @@ def read_history(metrics_csv: Path) -> list[dict[str, float]]:
         return []
     with metrics_csv.open(newline="", encoding="utf-8") as file:
         return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def _lines(title: str, width: int) -> str:
+    """Broken where it would be cut off: names of networks can be long."""
+    return textwrap.fill(title, width)
 
 
 def new_figure(width_inch: float, height_inch: float) -> "Figure":
