@@ -73,6 +73,10 @@ class DeviceError(CassavaError):
     exit_code = 2
 
 
+class DeviceMemoryError(DeviceError):
+    """A device whose memory is full."""
+
+
 class DivergedError(CassavaError):
     """A training whose loss is no longer a number."""
 

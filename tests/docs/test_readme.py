@@ -169,14 +169,19 @@ def default_of(settings: dict[str, Any], key: str) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+NEEDED = {
+    "model.unfreeze_epoch": ("model.freeze_backbone=true",),
+    "distill.out_of_fold": ("distill.teacher=outputs/crossval/version_0",),
+}
+
+
 def test_the_values_of_the_table_are_accepted() -> None:
     typed = list(
         itertools.chain.from_iterable([(key, value) for value in values] for key, _, values in table_of_keys())
     )
     assert len(typed) > 50
     for key, value in typed:
-        needed = ["model.freeze_backbone=true"] if key == "model.unfreeze_epoch" else []
-        load_config([f"{key}={value}", *needed])
+        load_config([f"{key}={value}", *NEEDED.get(key, ())])
 
 
 def test_links_inside_the_repository_lead_somewhere() -> None:

@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.config.schema import AppConfig
-from cassava_leaf_disease.errors import CassavaError, ConfigError
+from cassava_leaf_disease.errors import CassavaError, ConfigError, DeviceError
+from cassava_leaf_disease.paths import newest_best_checkpoint
 from cassava_leaf_disease.training.search_space import read_space
-from cassava_leaf_disease.training.tune import TuneResult, tune
+from cassava_leaf_disease.training.tune import TuneResult, open_study, tune
 
 SmallConfig = Callable[..., AppConfig]
 
@@ -26,19 +28,20 @@ SPACE = (
 )
 
 
-def test_a_search_names_the_best_settings_and_keeps_their_run(small_config: SmallConfig) -> None:
+def test_a_search_names_the_best_settings_and_keeps_their_run(small_config: SmallConfig, tmp_path: Path) -> None:
     result = tune(small_config(SPACE, "tune.trials=6"))
 
     assert (result.complete + result.pruned, result.failed) == (6, 0)
     assert set(result.best_params) == {"train.lr", "train.batch_size", "data.sampling"}
     assert result.best_params["train.batch_size"] in (8, 12, 16, 20)
     assert (result.best_run_dir / "checkpoints" / "best.ckpt").is_file()
-    assert not list(result.folder.rglob("last.ckpt"))
+    assert newest_best_checkpoint(tmp_path / "outputs") == result.best_run_dir / "checkpoints" / "best.ckpt"
+    assert len(list(result.folder.rglob("*.ckpt"))) == 1
     best = json.loads((result.best_run_dir / "metrics.json").read_text(encoding="utf-8"))
     assert best["metrics"]["val/f1_macro"] == result.best_value
     assert "test/acc" not in best["metrics"]  # the test part has not been looked at
     again = load_config(result.overrides)
-    assert again.train.lr == pytest.approx(result.best_params["train.lr"], rel=1e-5)
+    assert again.train.lr == result.best_params["train.lr"]
     assert again.data.sampling == result.best_params["data.sampling"]
 
     with (result.folder / "trials.csv").open(encoding="utf-8", newline="") as file:
@@ -69,10 +72,47 @@ def test_a_finished_study_answers_at_once(small_config: SmallConfig) -> None:
     assert (first.best_run_dir / "metrics.json").stat().st_mtime_ns == metrics
 
 
-def test_other_settings_than_the_study_was_started_with_are_named(small_config: SmallConfig) -> None:
+def test_other_settings_than_the_study_was_started_with_are_named(small_config: SmallConfig, tmp_path: Path) -> None:
     tune(small_config(SPACE, "train.epochs=1", "tune.trials=1"))
     with pytest.raises(ConfigError, match=r"tune\.study=tune: .* other settings \(train\.epochs\).*another name"):
         tune(small_config(SPACE, "train.epochs=2", "tune.trials=1"))
+    with pytest.raises(ConfigError, match=r"holds trials of another database"):
+        tune(small_config(SPACE, "train.epochs=1", "tune.trials=1", f"tune.storage=sqlite:///{tmp_path}/other.db"))
+    with pytest.raises(ConfigError, match=r"type train\.run_dir=null"):
+        tune(small_config(SPACE, "train.run_dir=mine"))
+
+
+def test_a_password_of_the_database_is_written_nowhere(small_config: SmallConfig, tmp_path: Path) -> None:
+    storage = f"tune.storage=sqlite:///{tmp_path}/secret-in-the-address.db"
+    result = tune(small_config(SPACE, "train.epochs=1", "tune.trials=1", storage))
+    written = [path for path in result.best_run_dir.rglob("*") if path.suffix in (".yaml", ".json", ".csv")]
+    assert written
+    assert not [path for path in written if "secret" in path.read_text(encoding="utf-8")]
+    assert b"secret" not in (tmp_path / "secret-in-the-address.db").read_bytes()
+
+
+def test_processes_that_start_together_draw_different_settings(small_config: SmallConfig, tmp_path: Path) -> None:
+    config = small_config(SPACE)
+    first, second = open_study(config, tmp_path), open_study(config, tmp_path)
+    for study in (first, second, first, second):
+        study.optimize(lambda trial: trial.suggest_float("train.lr", 1e-4, 1e-2), n_trials=1)
+    assert len({trial.params["train.lr"] for trial in first.trials}) == 4
+
+
+def test_values_that_contradict_each_other_leave_a_trial_out(
+    small_config: SmallConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    both = 'tune.space=["data.sampling=choice(inverse)","loss.class_weights=choice(inverse)"]'
+    with pytest.raises(ConfigError, match=r"no trial of the study tune came to its end"):
+        tune(small_config(both, "tune.trials=2"))
+    assert caplog.text.count("both turn it round") == 2
+
+
+def test_a_device_that_is_missing_ends_the_search_at_once(small_config: SmallConfig) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(DeviceError, match=r"train\.accelerator=gpu: no such device"):
+        tune(small_config(SPACE, "train.accelerator=gpu"))
 
 
 def test_a_trial_that_diverges_is_told_and_the_search_goes_on(
@@ -133,7 +173,7 @@ def test_a_killed_search_goes_on(small_words: Sequence[str], tmp_path: Path) -> 
 
 
 def make_heartbeats_old(database: Path) -> None:
-    """As if the minute had passed after which a silent trial counts as dead."""
+    """As if the half minute had passed after which a silent trial counts as dead."""
     import sqlite3
 
     connection = sqlite3.connect(database)
@@ -153,6 +193,7 @@ def make_heartbeats_old(database: Path) -> None:
         ("train.lr=interval(0.1, 0.01)", "the lower end stands first"),
         ("train.epochs=range(9, 1)", "the lower end stands first"),
         ("data.sampling=choice(none, often)", "data.sampling=often"),
+        ("data.split.seed=choice(1, 2)", "trials that differ in it do not compare"),
         ("train.lr=interval(", "for example train.lr=tag"),
     ],
 )

@@ -31,7 +31,7 @@ def confusion_figure(counts: Counts, title: str, names: Sequence[str] = CLASS_NA
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*matrix.shape):
         shade = "white" if shares[row, column] > 0.55 else "black"
-        text = f"{shares[row, column]:.0%}\n{matrix[row, column]}" if matrix[row].any() else "–"
+        text = f"{shares[row, column]:.0%}\n{matrix[row, column]}" if matrix[row].any() else "-"
         axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=9)
     short = [name.removeprefix("Cassava ") for name in names]
     axes.set_xticks(range(len(short)), short, rotation=25, ha="right")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from cassava_leaf_disease.config.schema import TrainConfig
-from cassava_leaf_disease.errors import DeviceError
+from cassava_leaf_disease.errors import DeviceError, DeviceMemoryError
 
 
 def resolve_accelerator(train: TrainConfig) -> str:
@@ -64,12 +64,12 @@ def memory_in_one_line(train: TrainConfig) -> Iterator[None]:
     """Says what to do when the GPU's memory is full.
 
     Raises:
-        DeviceError: Instead of PyTorch's own error.
+        DeviceMemoryError: Instead of PyTorch's own error.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise DeviceError(
+        raise DeviceMemoryError(
             f"the GPU's memory is full with train.batch_size={train.batch_size}; type a smaller train.batch_size or "
             "augment.image_size, or end other programs on this GPU"
         ) from error

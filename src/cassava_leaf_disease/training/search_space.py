@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Value = str | int | float | bool
 
+_NOT_SEARCHED = ("data.split.", "data.limits.", "data.synthetic.", "paths.", "tune.", "train.resume", "train.run_dir")
 _EXAMPLES = (
     "train.lr=tag(log, interval(1e-4, 1e-2)), data.sampling=choice(none, inverse), train.epochs=range(10, 40, 5)"
 )
@@ -34,6 +35,8 @@ def read_space(lines: Sequence[str], config: AppConfig) -> dict[str, "BaseDistri
     for line in lines:
         try:
             key, distribution = _read_line(line)
+            if key.startswith(_NOT_SEARCHED):
+                raise ConfigError(f"{key}: trials that differ in it do not compare; leave it out")  # noqa: TRY301
             for value in _extremes(distribution):
                 configured(config, {key: value})
             if key in space:

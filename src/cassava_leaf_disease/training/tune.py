@@ -4,8 +4,10 @@ import json
 import logging
 import math
 import shutil
+import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
 
 from cassava_leaf_disease.config.schema import AppConfig
-from cassava_leaf_disease.errors import ConfigError, DeviceError, DivergedError
+from cassava_leaf_disease.errors import ConfigError, DeviceMemoryError, DivergedError
 from cassava_leaf_disease.modeling.module import MONITOR
 from cassava_leaf_disease.paths import LAST_CHECKPOINT, checkpoints_dir
 from cassava_leaf_disease.ranks import launcher
@@ -24,6 +26,7 @@ from cassava_leaf_disease.training.fit import train, train_here
 from cassava_leaf_disease.training.launch import processes_to_start
 from cassava_leaf_disease.training.run_folder import METRICS_FILE, differing_keys
 from cassava_leaf_disease.training.search_space import Value, configured, read_space
+from cassava_leaf_disease.training.trial_sampler import make_sampler
 from cassava_leaf_disease.training.tune_figure import write_tune_figure
 
 if TYPE_CHECKING:
@@ -34,16 +37,22 @@ logger = logging.getLogger(__name__)
 _RECIPE: Final = "recipe"  # the study's attribute that says what is searched
 _RUN_DIR: Final = "run_dir"
 _ERROR: Final = "error"
-_HEARTBEAT_S: Final = 30
+_HEARTBEAT_S: Final = 10
+_DEAD_S: Final = 30  # a trial that has been silent for so long was killed
+_POLL_S: Final = 1.0
 _BUSY_S: Final = 60  # how long one process waits for another to have written to SQLite
-_FREE: Final = ("tune.trials", "tune.storage", "paths.outputs_dir", "paths.cache_dir")
+# What may differ between the processes that share a study, and between two starts of one.
+_FREE: Final = (
+    *("tune.trials", "tune.storage", "paths.", "infer.", "evaluate."),
+    *("train.accelerator", "train.devices", "train.num_workers", "data.cache.", "data.pipeline"),
+)
 
 
 class TuneResult(BaseModel):
-    """The best trial so far; `overrides` are the words that train with its settings.
+    """The best trial so far; `overrides` are the words that train with its settings, beside those of the search.
 
-    `storage` shows no password. `failed` trials are those that diverged or ran out of memory, and those whose
-    process was killed.
+    `storage` shows no password; of all checkpoints the best trial's is kept. `failed` trials are those that diverged
+    or ran out of memory, and those whose process was killed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,21 +87,42 @@ def tune(config: AppConfig) -> TuneResult:
         )
     if not config.train.save_checkpoints:
         raise ConfigError("tune keeps the best checkpoint; type train.save_checkpoints=true")
+    if config.train.run_dir is not None or config.train.resume:
+        raise ConfigError("tune makes the folders of its runs itself; type train.run_dir=null train.resume=false")
+    processes_to_start(config)  # a device that is missing is missing for every trial
     space = read_space(config.tune.space, config)
     folder = config.paths.outputs_dir / "tune" / config.tune.study
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):  # two that start together would both make the tables
         study = open_study(config, folder)
-    while _counted(study) < config.tune.trials:
-        study.optimize(
-            lambda trial: run_trial(config, folder, space, trial), n_trials=1, catch=(DivergedError, DeviceError)
-        )
-        _tell(study, config.tune.trials)
+    search(config, study, folder, space)
     result = describe(config, study, folder)
     write_trials(study, folder / "trials.csv")
     write_tune_figure(study, result.importance, folder / "trials.png")
     write_json(folder / METRICS_FILE, result.model_dump(mode="json"))
     return result
+
+
+def search(
+    config: AppConfig, study: "optuna.Study", folder: Path, space: Mapping[str, "optuna.distributions.BaseDistribution"]
+) -> None:
+    """Runs trials until the study has enough; waits for those of other processes, and replaces dead ones."""
+    told = False
+    while (counts := _count(study)).finished < config.tune.trials:
+        if counts.finished + counts.running < config.tune.trials:
+            study.optimize(
+                lambda trial: run_trial(config, folder, space, trial),
+                n_trials=1,
+                catch=(DivergedError, DeviceMemoryError),
+                callbacks=[lambda study, trial: _after_trial(study, trial, config.tune.trials)],
+            )
+            continue
+        if not told:
+            logger.info(
+                "waiting for %d trials that run elsewhere; one that was killed counts as dead soon", counts.running
+            )
+            told = True
+        time.sleep(_POLL_S)
 
 
 def open_study(config: AppConfig, folder: Path) -> "optuna.Study":
@@ -111,7 +141,7 @@ def open_study(config: AppConfig, folder: Path) -> "optuna.Study":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats, since version 2.9
             storage = optuna.storages.RDBStorage(
-                url, engine_kwargs=busy, heartbeat_interval=_HEARTBEAT_S, grace_period=2 * _HEARTBEAT_S
+                url, engine_kwargs=busy, heartbeat_interval=_HEARTBEAT_S, grace_period=_DEAD_S
             )
     except (ArgumentError, NoSuchModuleError, OperationalError, ImportError) as error:
         raise ConfigError(
@@ -127,10 +157,12 @@ def open_study(config: AppConfig, folder: Path) -> "optuna.Study":
         if config.tune.prune
         else optuna.pruners.NopPruner(),
     )
-    # A study that goes on must not draw again what it drew at its start.
-    study.sampler = optuna.samplers.TPESampler(
-        seed=config.tune.seed + len(study.trials), constant_liar=True, n_startup_trials=8
-    )
+    study.sampler = make_sampler(config.tune.seed)
+    if not study.trials and any(folder.glob("trial_*")):
+        raise ConfigError(
+            f"tune.study={config.tune.study}: {folder} holds trials of another database; type the tune.storage of "
+            "then, or another name in tune.study"
+        )
     _check_recipe(study, config)
     return study
 
@@ -144,14 +176,17 @@ def run_trial(
     params = {key: _suggest(trial, key, distribution) for key, distribution in space.items()}
     run_dir = folder / f"trial_{trial.number}"
     trial.set_user_attr(_RUN_DIR, str(run_dir))
-    own = configured(config, params)
-    shutil.rmtree(run_dir, ignore_errors=True)  # of a study that was deleted
+    try:
+        own = configured(without_storage(config), params)
+    except ConfigError as error:  # each value is fine, and they contradict each other
+        logger.warning("trial %d left out: %s", trial.number, error)
+        raise optuna.TrialPruned from None
     try:
         if processes_to_start(own) > 1:  # ranks cannot ask Optuna whether to go on
             metrics = train(own, run_dir).metrics
         else:
             metrics = train_here(own, run_dir, callbacks=[_Reporter(trial)], measure_test=False).metrics
-    except (optuna.TrialPruned, DivergedError, DeviceError) as error:
+    except (optuna.TrialPruned, DivergedError, DeviceMemoryError) as error:
         if not isinstance(error, optuna.TrialPruned):
             logger.warning("trial %d failed: %s", trial.number, error)
             trial.set_user_attr(_ERROR, str(error))
@@ -176,6 +211,11 @@ class _Reporter(lightning.Callback):
         self._trial.report(self._best, trainer.current_epoch)
         if self._trial.should_prune():
             raise optuna.TrialPruned
+
+
+def without_storage(config: AppConfig) -> AppConfig:
+    """The same without the database's address, which may hold a password."""
+    return config.changed(tune=config.tune.changed(storage=None))
 
 
 def describe(config: AppConfig, study: "optuna.Study", folder: Path) -> TuneResult:
@@ -229,31 +269,32 @@ def _suggest(trial: "optuna.Trial", key: str, distribution: "optuna.distribution
     return trial.suggest_float(key, distribution.low, distribution.high, log=distribution.log)
 
 
-def _counted(study: "optuna.Study") -> int:
-    """Trials that count: finished, or running in another process; not those whose process was killed."""
+@dataclass(frozen=True)
+class _Counts:
+    finished: int
+    running: int
+
+
+def _count(study: "optuna.Study") -> _Counts:
+    """Trials that came to an end by themselves, and those that run; of neither kind those that were killed."""
     import optuna
     from optuna.trial import TrialState
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)
-    return sum(
-        trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING) or _failed_by_itself(trial)
-        for trial in study.get_trials(deepcopy=False)
-    )
-
-
-def _failed_by_itself(trial: "optuna.trial.FrozenTrial") -> bool:
-    from optuna.trial import TrialState
-
-    return trial.state == TrialState.FAIL and _ERROR in trial.user_attrs
+    trials = study.get_trials(deepcopy=False)
+    states = [trial.state for trial in trials]
+    failed = sum(trial.state == TrialState.FAIL and _ERROR in trial.user_attrs for trial in trials)
+    finished = states.count(TrialState.COMPLETE) + states.count(TrialState.PRUNED) + failed
+    return _Counts(finished, states.count(TrialState.RUNNING))
 
 
 def _check_recipe(study: "optuna.Study", config: AppConfig) -> None:
     """Trials of other settings do not compare."""
     kept = study.user_attrs.get(_RECIPE)
     if kept is None:
-        study.set_user_attr(_RECIPE, json.dumps(config.model_dump(mode="json")))
+        study.set_user_attr(_RECIPE, json.dumps(without_storage(config).model_dump(mode="json")))
         return
     changed = [key for key in differing_keys(json.loads(kept), config) if not key.startswith(_FREE)]
     if changed:
@@ -263,18 +304,21 @@ def _check_recipe(study: "optuna.Study", config: AppConfig) -> None:
         )
 
 
-def _tell(study: "optuna.Study", trials: int) -> None:
+def _after_trial(study: "optuna.Study", trial: "optuna.trial.FrozenTrial", trials: int) -> None:
+    """Tells about a trial, and removes the checkpoints of all but the best, which `infer` would find."""
     from optuna.trial import TrialState
 
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    best = f"best {max(trial.value or 0.0 for trial in done):.4f}" if done else "none complete"
-    last = study.trials[-1]
-    value = "" if last.value is None else f" {last.value:.4f}"
-    logger.info("trial %d of %d: %s%s  %s", last.number + 1, trials, last.state.name.lower(), value, best)
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    value = "" if trial.value is None else f" {trial.value:.4f}"
+    best = f"best {study.best_value:.4f}, trial {study.best_trial.number + 1}" if complete else "none complete"
+    logger.info("trial %d of %d: %s%s  %s", trial.number + 1, trials, trial.state.name.lower(), value, best)
+    for other in complete:
+        if other.number != study.best_trial.number:
+            shutil.rmtree(checkpoints_dir(Path(other.user_attrs[_RUN_DIR])), ignore_errors=True)
 
 
 def _importance(study: "optuna.Study") -> dict[str, float]:
-    """How much of the spread each key explains (fANOVA, Hutter et al., 2014); `{}` for too few trials."""
+    """How much of the spread each key explains, as Optuna estimates it by default; `{}` for too few trials."""
     import optuna
 
     complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
@@ -284,7 +328,7 @@ def _importance(study: "optuna.Study") -> dict[str, float]:
 
 
 def _as_word(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:.6g}" if isinstance(value, float) else str(value)
+    return str(value).lower() if isinstance(value, bool) else repr(value) if isinstance(value, float) else str(value)
 
 
 def _without_password(url: str) -> str:
