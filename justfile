@@ -31,9 +31,9 @@ floors:
 pins:
     uv run python tools/pin_tree.py --check
 
-# all tests; fails under 95% branch coverage
+# all tests, on all cores; fails under 95% branch coverage
 test *arguments:
-    uv run pytest --cov {{ arguments }}
+    uv run pytest -n auto --dist worksteal --cov {{ arguments }}
 
 # some tests, without coverage: just check tests/data -k split
 check *arguments:

@@ -99,6 +99,12 @@ COMMANDS: Final[Mapping[str, Command]] = {
             "cassava evaluate evaluate.csv_path=other/train.csv evaluate.images_dir=other/train_images",
         ),
     ),
+    "calibrate": Command(
+        "fit a checkpoint's temperature on its validation photos, so that confidences are what they say",
+        "evaluation.calibrate:calibrate",
+        ("infer", "paths"),
+        ("cassava calibrate infer.checkpoint_path=outputs/runs/version_0/checkpoints/best.ckpt",),
+    ),
     "ensemble": Command(
         "make several checkpoints answer as one model, by a small file that names them",
         "inference.make_ensemble:ensemble",

@@ -66,6 +66,7 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
         Flag("csv", "evaluate.csv_path", "a table like train.csv"),
         Flag("images", "evaluate.images_dir", "the folder of its photos"),
     ),
+    "calibrate": _CHECKPOINT,
     "ensemble": (
         Flag("members", "ensemble.members", "the checkpoints: '[a.ckpt,b.ckpt]'"),
         Flag("output", "ensemble.output_path", "the file to write"),
@@ -141,6 +142,10 @@ class Door:
     def evaluate(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava evaluate`."""
         return _words("evaluate", overrides, flags)
+
+    def calibrate(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava calibrate`."""
+        return _words("calibrate", overrides, flags)
 
     def ensemble(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava ensemble`."""

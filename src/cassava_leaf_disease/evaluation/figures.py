@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cassava_leaf_disease.domain import CLASS_NAMES
+from cassava_leaf_disease.modeling.calibration import expected_calibration_error, reliability
 from cassava_leaf_disease.storage.files import replacing
 
 if TYPE_CHECKING:
@@ -98,6 +99,37 @@ def learning_figure(history: Sequence[Mapping[str, float]], best_epoch: int | No
             axes.set_ylim(0, 1)
     axes.legend(fontsize=8, frameon=False)
     figure.suptitle(_lines(title, 120), fontsize=11)
+    return figure
+
+
+def reliability_figure(
+    answers: Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]], title: str
+) -> "Figure":
+    """Accuracy by confidence, a panel for each of `answers`: probabilities `(N, C)` and labels `(N,)`.
+
+    Bars hang from the diagonal of honest answers; the dots' area goes with the number of photos.
+    """
+    figure = new_figure(4.2 * len(answers) + 0.4, 4.2)
+    for axes, (name, (probabilities, labels)) in zip(
+        figure.subplots(1, len(answers), squeeze=False)[0], answers.items(), strict=True
+    ):
+        bins = reliability(probabilities, labels)
+        confidences, accuracies = [one.confidence for one in bins], [one.accuracy for one in bins]
+        axes.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="honest")
+        axes.vlines(confidences, confidences, accuracies, color=ORANGE, linewidth=2, label="distance")
+        axes.scatter(
+            confidences, accuracies, [400 * one.photos / len(labels) + 8 for one in bins], color=BLUE, zorder=3
+        )
+        axes.set_title(
+            f"{name}: calibration error {expected_calibration_error(probabilities, labels):.3f}", fontsize=10
+        )
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("right answers")
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.05)
+        axes.legend(fontsize=8, frameon=False, loc="upper left")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(_lines(title, 90), fontsize=11)
     return figure
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from cassava_leaf_disease.modeling.calibration import expected_calibration_error, negative_log_likelihood
 from cassava_leaf_disease.modeling.metrics import (
     accuracy,
     bootstrap_intervals,
@@ -27,7 +28,10 @@ class ClassReport(BaseModel):
 
 
 class Scores(BaseModel):
-    """Figures of a whole set of photos; intervals are bootstrap 95%; matrix rows are the true classes."""
+    """Figures of a whole set of photos; intervals are bootstrap 95%; matrix rows are the true classes.
+
+    `calibration_error` is the expected one over 15 bins, `log_loss` the mean negative log-likelihood in nats.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,6 +40,8 @@ class Scores(BaseModel):
     f1_macro: float
     intervals: dict[str, tuple[float, float]]
     majority_accuracy: float
+    calibration_error: float
+    log_loss: float
     per_class: dict[str, ClassReport]
     confusion_matrix: list[list[int]]
 
@@ -56,6 +62,8 @@ def score(
         f1_macro=f1_macro(matrix),
         intervals=bootstrap_intervals(matrix, bootstrap_samples),
         majority_accuracy=float(support.max() / max(len(labels), 1)),
+        calibration_error=expected_calibration_error(probabilities, labels),
+        log_loss=negative_log_likelihood(probabilities, labels),
         per_class={
             name: ClassReport(
                 precision=float(by_class.precision[index]),

@@ -72,6 +72,12 @@ def save_atomically(content: Mapping[str, Any], path: Path) -> None:
         torch.save(dict(content), file)
 
 
+def describe_anew(path: Path, loaded: LoadedCheckpoint, metadata: ModelMetadata) -> None:
+    """Replaces a checkpoint by one with the same weights and another self-description; a training's state goes."""
+    state = {f"{NETWORK_PREFIX}{name}": tensor for name, tensor in loaded.network_state.items()}
+    save_atomically({METADATA_KEY: metadata.model_dump_json(), "state_dict": state}, path)
+
+
 def write_checkpoint(path: Path, network: torch.nn.Module, metadata: ModelMetadata) -> None:
     """Writes a lean checkpoint for inference: weights and self-description, no optimiser."""
     state = {f"{NETWORK_PREFIX}{name}": tensor for name, tensor in network_state(network).items()}

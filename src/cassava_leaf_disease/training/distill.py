@@ -33,12 +33,12 @@ from cassava_leaf_disease.evaluation.predictions import predict_photos
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.ensemble import load_found
 from cassava_leaf_disease.inference.predictor import AnyPredictor, Predictor
+from cassava_leaf_disease.modeling.calibration import soften
 
 logger = logging.getLogger(__name__)
 
 SOFT_TARGETS_FILE: Final = "soft_targets.csv"
 OUT_OF_FOLD_FILE: Final = "oof.csv"
-_SMALLEST: Final = 1e-8  # probability in a table
 
 
 def soften_targets(config: AppConfig, data: LeafDataModule, resumed: Path | None) -> str | None:
@@ -74,13 +74,6 @@ def mix_targets(
     labeled = slice(len(labels))
     targets[labeled] = alpha * targets[labeled] + (1 - alpha) * np.eye(NUM_CLASSES)[labels]
     return targets.astype(np.float32)
-
-
-def soften(probabilities: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
-    """What the softmax of the logits by `temperature` gives, from the probabilities `(N, C)` at temperature 1."""
-    powers = np.maximum(probabilities, _SMALLEST) ** (1 / temperature) if temperature != 1 else probabilities
-    softened: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return softened
 
 
 def ask_teacher(config: AppConfig, data: LeafDataModule) -> npt.NDArray[np.float64]:

@@ -1,0 +1,133 @@
+"""`cassava calibrate`: the temperature under which a checkpoint's confidence is what it says, written into it."""
+
+import logging
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.errors import ConfigError
+from cassava_leaf_disease.evaluation.evaluate import select_photos
+from cassava_leaf_disease.evaluation.figures import reliability_figure, write_figure
+from cassava_leaf_disease.evaluation.predictions import predict_photos
+from cassava_leaf_disease.inference.discover import FoundModel, find_model
+from cassava_leaf_disease.inference.predictor import check_device, is_ensemble, is_exported, load_predictor
+from cassava_leaf_disease.modeling.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    negative_log_likelihood,
+    soften,
+)
+from cassava_leaf_disease.modeling.checkpoint import describe_anew, load_checkpoint
+from cassava_leaf_disease.paths import LAST_CHECKPOINT, checkpoints_dir
+from cassava_leaf_disease.storage.files import write_json
+
+logger = logging.getLogger(__name__)
+
+_FEW: Final = 100  # photos, under which a temperature is mostly chance
+
+
+class Calibration(BaseModel):
+    """One part of the photos before and after: expected calibration error over 15 bins, log loss in nats."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    photos: int
+    accuracy: float
+    calibration_error_before: float
+    calibration_error_after: float
+    log_loss_before: float
+    log_loss_after: float
+
+
+class CalibrationResult(BaseModel):
+    """The checkpoint's new temperature and the one before; `test` is null where its split has no test part."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint: Path
+    backbone: str
+    temperature_before: float
+    temperature: float
+    validation: Calibration
+    test: Calibration | None
+    figure: Path
+
+
+def calibrate(config: AppConfig) -> CalibrationResult:
+    """Fits the temperature on the validation part of the checkpoint's own split and keeps it in the file.
+
+    The test part is measured, not used. Rankings stay as they are; only confidences change.
+
+    Raises:
+        CassavaError: No checkpoint, or not the photos that it was trained with.
+    """
+    check_device(config.infer.device, config.infer.checkpoint_path)
+    found = find_model(config)
+    refuse_other_files(found)
+    loaded = load_checkpoint(found.path)
+    predictor = load_predictor(found, config.infer.device)
+    described = loaded.metadata
+    answers = {}
+    for part in ("val", "test"):
+        if part == "val" or described.split.test_size > 0 or described.split.photos.get("test"):
+            own = config.changed(evaluate=config.evaluate.changed(part=part, csv_path=None, images_dir=None))
+            photos = select_photos(own, predictor)
+            answers[part] = predict_photos(predictor, photos.source, config.evaluate.batch_size), photos.labels
+    if len(answers["val"][1]) < _FEW:
+        logger.warning("the validation part has %d photos: the temperature is mostly chance", len(answers["val"][1]))
+    factor = fit_temperature(*answers["val"])
+    temperature = described.temperature * factor
+    run_dir = found.path.parent.parent
+    folder = run_dir if found.path.parent == checkpoints_dir(run_dir) else found.path.parent
+    measured = {part: measure(*answer, factor) for part, answer in answers.items()}
+    probabilities, labels = answers.get("test", answers["val"])
+    title = f"{described.name}, {len(labels)} {'test' if 'test' in answers else 'validation'} photos"
+    figure = reliability_figure(
+        {"before": (probabilities, labels), f"temperature {temperature:.2f}": (soften(probabilities, factor), labels)},
+        title,
+    )
+    result = CalibrationResult(
+        checkpoint=found.path,
+        backbone=described.backbone,
+        temperature_before=described.temperature,
+        temperature=temperature,
+        validation=measured["val"],
+        test=measured.get("test"),
+        figure=write_figure(figure, folder / "figures" / "reliability.png"),
+    )
+    describe_anew(found.path, loaded, described.model_copy(update={"temperature": temperature}))
+    write_json(folder / "calibration.json", result.model_dump(mode="json"))
+    return result
+
+
+def measure(probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], factor: float) -> Calibration:
+    """The figures of answers `(N, C)` about photos with labels `(N,)`, and what the temperature makes of them."""
+    after = soften(probabilities, factor)
+    return Calibration(
+        photos=len(labels),
+        accuracy=float((probabilities.argmax(axis=1) == labels).mean()),
+        calibration_error_before=expected_calibration_error(probabilities, labels),
+        calibration_error_after=expected_calibration_error(after, labels),
+        log_loss_before=negative_log_likelihood(probabilities, labels),
+        log_loss_after=negative_log_likelihood(after, labels),
+    )
+
+
+def refuse_other_files(found: FoundModel) -> None:
+    """Only a checkpoint for inference can be described anew.
+
+    Raises:
+        ConfigError: It is an exported model, several models, or what a run resumes from.
+    """
+    if is_exported(found.path):
+        raise ConfigError(
+            f"{found.path}: an exported model; type infer.checkpoint_path=… of its checkpoint, and export that again"
+        )
+    if found.members or is_ensemble(found.path):
+        raise ConfigError(f"{found.path}: several models; type infer.checkpoint_path=… of each in turn")
+    if found.path.name == LAST_CHECKPOINT:
+        raise ConfigError(f"{found.path}: what a run resumes from; type infer.checkpoint_path=… of a best.ckpt")
