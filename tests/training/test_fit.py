@@ -223,3 +223,21 @@ def test_freezing_a_network_without_a_named_classifier_is_refused(small_config: 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     with locked(tmp_path), pytest.raises(ConfigError, match="being trained by another process"), locked(tmp_path):
         pass
+
+
+def test_a_run_with_photos_enough_is_calibrated(small_config: SmallConfig) -> None:
+    words = ("train.epochs=1", "data.synthetic.val_size=100")
+    result, bare = train(small_config(*words)), train(small_config(*words, "train.calibrate=false"))
+    assert result.checkpoint is not None
+    assert bare.checkpoint is not None
+    assert load_checkpoint(result.checkpoint).metadata.temperature != 1
+    assert (result.run_dir / "calibration.json").is_file()
+    assert load_checkpoint(bare.checkpoint).metadata.temperature == 1
+    assert result.metrics == bare.metrics
+
+
+def test_a_run_with_few_photos_is_not_calibrated(small_config: SmallConfig) -> None:
+    result = train(small_config("train.epochs=1", "data.synthetic.val_size=99"))
+    assert result.checkpoint is not None
+    assert load_checkpoint(result.checkpoint).metadata.temperature == 1
+    assert not (result.run_dir / "calibration.json").exists()

@@ -373,7 +373,8 @@ class TrainConfig(Section):
 
     `batch_size` is that of all devices together, each takes its share: on one GPU or four the same steps are made.
     `sync_batchnorm` lets batch norms see all GPUs' photos (auto: where a GPU has fewer than 16 in a step). `run_dir`
-    names the run's folder (null: the next `version_N` under `paths.outputs_dir`/runs).
+    names the run's folder (null: the next `version_N` under `paths.outputs_dir`/runs). With `calibrate` the best
+    checkpoint gets a temperature, where 100 photos or more validate.
     """
 
     epochs: int = Field(ge=1, le=10_000)
@@ -389,6 +390,7 @@ class TrainConfig(Section):
     compile: bool
     num_workers: Literal["auto"] | Annotated[int, Field(ge=0, le=256)]
     save_checkpoints: bool
+    calibrate: bool
     max_time: str | None = Field(
         pattern=r"^\d{2,}:\d{2}:\d{2}:\d{2}$", description="DD:HH:MM:SS, such as 00:01:30:00, or null"
     )

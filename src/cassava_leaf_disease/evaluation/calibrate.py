@@ -27,7 +27,7 @@ from cassava_leaf_disease.storage.files import write_json
 
 logger = logging.getLogger(__name__)
 
-_FEW: Final = 100  # photos, under which a temperature is mostly chance
+ENOUGH_PHOTOS: Final = 100  # under which a temperature is mostly chance
 
 
 class Calibration(BaseModel):
@@ -77,7 +77,7 @@ def calibrate(config: AppConfig) -> CalibrationResult:
             own = config.changed(evaluate=config.evaluate.changed(part=part, csv_path=None, images_dir=None))
             photos = select_photos(own, predictor)
             answers[part] = predict_photos(predictor, photos.source, config.evaluate.batch_size), photos.labels
-    if len(answers["val"][1]) < _FEW:
+    if len(answers["val"][1]) < ENOUGH_PHOTOS:
         logger.warning("the validation part has %d photos: the temperature is mostly chance", len(answers["val"][1]))
     factor = fit_temperature(*answers["val"])
     temperature = described.temperature * factor

@@ -17,6 +17,7 @@ from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.datamodule import LeafDataModule
 from cassava_leaf_disease.domain import NUM_CLASSES
 from cassava_leaf_disease.errors import CheckpointError
+from cassava_leaf_disease.evaluation.calibrate import ENOUGH_PHOTOS, calibrate
 from cassava_leaf_disease.log import stderr_is_terminal
 from cassava_leaf_disease.modeling.backbone import build_network
 from cassava_leaf_disease.modeling.checkpoint import AtomicCheckpointIO, load_checkpoint
@@ -150,11 +151,24 @@ def finish_run(
     test_metrics: dict[str, float],
     session: "Session",
 ) -> TrainResult:
-    """The run's figures, written into its folder."""
+    """The run's figures, written into its folder, and its best checkpoint calibrated."""
     result = describe_result(data, module, recorder, test_metrics, session)
+    calibrate_best(module.config, data, recorder.best_path)
     write_run_figures(result)
     write_json(recorder.run_dir / METRICS_FILE, result.model_dump(mode="json"))
     return result
+
+
+def calibrate_best(config: AppConfig, data: LeafDataModule, best: Path) -> None:
+    """Keeps a temperature in the best checkpoint (`train.calibrate`), where there are photos enough to fit one."""
+    if not (config.train.calibrate and best.is_file() and data.sizes()["val"] >= ENOUGH_PHOTOS):
+        return
+    own = config.changed(infer=config.infer.changed(checkpoint_path=best))
+    found = calibrate(own)
+    before, after = found.validation.calibration_error_before, found.validation.calibration_error_after
+    logger.info(
+        "temperature %.2f: calibration error on validation photos %.3f, was %.3f", found.temperature, after, before
+    )
 
 
 @dataclass(frozen=True)
