@@ -195,7 +195,7 @@ def training_step(job: Job) -> Callable[[Tensor, Tensor], None]:
 def bare_speed(job: Job) -> float:
     """Images a second on a batch that lies ready; the median of three rounds."""
     free_memory()
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = job.config.train.cudnn_benchmark
     step = training_step(job)
     images = torch.randn(job.batch, 3, job.size_px, job.size_px, device=job.device)
     images = images.contiguous(memory_format=torch.channels_last)

@@ -11,7 +11,9 @@ import torch
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
 from cassava_leaf_disease.errors import ConfigError, DataError, DeviceError, DivergedError
+from cassava_leaf_disease.evaluation.evaluate import evaluate
 from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
+from cassava_leaf_disease.paths import checkpoints_dir
 from cassava_leaf_disease.training.fit import train
 from cassava_leaf_disease.training.run_folder import locked
 
@@ -82,6 +84,14 @@ def test_best_checkpoint_is_the_epoch_with_the_highest_validation_f1(small_confi
 
     scores = [float(row["val/f1_macro"]) for row in rows_of(result.run_dir)]
     assert result.best_epoch == scores.index(max(scores))
+
+
+def test_the_last_epoch_is_kept_if_asked(small_config: SmallConfig) -> None:
+    result = train(small_config("train.epochs=4", "train.keep=last"))
+    assert result.checkpoint is not None
+    last, final = load_checkpoint(checkpoints_dir(result.run_dir) / "last.ckpt"), load_checkpoint(result.checkpoint)
+    assert result.best_epoch == final.metadata.epoch == 3
+    assert all(torch.equal(final.network_state[name], tensor) for name, tensor in last.network_state.items())
 
 
 def test_same_command_twice_gives_the_same_metrics(small_config: SmallConfig) -> None:
@@ -241,3 +251,17 @@ def test_a_run_with_few_photos_is_not_calibrated(small_config: SmallConfig) -> N
     assert result.checkpoint is not None
     assert load_checkpoint(result.checkpoint).metadata.temperature == 1
     assert not (result.run_dir / "calibration.json").exists()
+
+
+def test_photos_are_judged_at_their_own_size(small_config: SmallConfig) -> None:
+    result = train(small_config("augment.image_size=32", "augment.eval_size=48"))
+    assert result.checkpoint is not None
+    assert load_checkpoint(result.checkpoint).metadata.preprocessing.image_size_px == 48
+    found = evaluate(small_config(f"infer.checkpoint_path={result.checkpoint}"))
+    assert found.scores.accuracy == pytest.approx(result.metrics["test/acc"], abs=1e-6)
+
+
+def test_a_second_size_for_a_vision_transformer_is_refused(small_config: SmallConfig) -> None:
+    words = ("model.backbone=vit_tiny_patch16_224", "augment.image_size=32", "augment.eval_size=48")
+    with pytest.raises(ConfigError, match=r"takes one size only; type augment\.eval_size=null"):
+        train(small_config(*words))

@@ -268,10 +268,16 @@ class MixConfig(Section):
 
 
 class AugmentConfig(Section):
-    """The network's input size and the random changes of training photos."""
+    """The network's input size and the random changes of training photos.
+
+    `eval_size` is the input size of validation, test and inference (null: `image_size`). Random crops enlarge what
+    they show, so a somewhat larger photo shows a trained network leaves of the size it knows (Touvron et al., 2019,
+    "Fixing the train-test resolution discrepancy").
+    """
 
     name: str
     image_size: int = Field(ge=32, le=1024)
+    eval_size: int | None = Field(default=None, ge=32, le=1024, description="a whole number from 32 to 1024, or null")
     crop_ratio: float = Field(gt=0.5, le=1)
     crop: CropConfig
     hflip_p: Probability
@@ -373,8 +379,10 @@ class TrainConfig(Section):
 
     `batch_size` is that of all devices together, each takes its share: on one GPU or four the same steps are made.
     `sync_batchnorm` lets batch norms see all GPUs' photos (auto: where a GPU has fewer than 16 in a step). `run_dir`
-    names the run's folder (null: the next `version_N` under `paths.outputs_dir`/runs). With `calibrate` the best
-    checkpoint gets a temperature, where 100 photos or more validate.
+    names the run's folder (null: the next `version_N` under `paths.outputs_dir`/runs). `keep` is the epoch whose
+    weights `best.ckpt` holds: the one of the best validation macro-F1, or the last one, for which nothing is chosen
+    on the validation photos. With `calibrate` that checkpoint gets a temperature, where 100 photos or more validate.
+    With `cudnn_benchmark` cuDNN times its kernels for each shape first: light networks lose by it.
     """
 
     epochs: int = Field(ge=1, le=10_000)
@@ -388,8 +396,10 @@ class TrainConfig(Section):
     sync_batchnorm: Literal["auto"] | bool
     precision: Literal["auto", "32", "16-mixed", "bf16-mixed"]
     compile: bool
+    cudnn_benchmark: bool
     num_workers: Literal["auto"] | Annotated[int, Field(ge=0, le=256)]
     save_checkpoints: bool
+    keep: Literal["best", "last"]
     calibrate: bool
     max_time: str | None = Field(
         pattern=r"^\d{2,}:\d{2}:\d{2}:\d{2}$", description="DD:HH:MM:SS, such as 00:01:30:00, or null"

@@ -77,7 +77,7 @@ class LeafDataModule(LightningDataModule):
     def __init__(self, config: AppConfig) -> None:
         super().__init__()
         augment = config.augment
-        self.spec = Preprocessing(image_size_px=augment.image_size, crop_ratio=augment.crop_ratio)
+        self.spec = Preprocessing(image_size_px=augment.eval_size or augment.image_size, crop_ratio=augment.crop_ratio)
         self.split: Split | None = None
         self.fingerprint = ""
         self.split_hash = ""
@@ -327,7 +327,8 @@ class LeafDataModule(LightningDataModule):
     @property
     def _training_side_px(self) -> int:
         """Larger than the network's input, so that random crops stay sharp."""
-        return math.ceil(self._config.data.cache.train_zoom * self.spec.resize_side_px)
+        augment = self._config.augment
+        return math.ceil(self._config.data.cache.train_zoom * round(augment.image_size / augment.crop_ratio))
 
     def _source(self, part: Part, *, for_training: bool, limits: DecodeLimits | None = None) -> PhotoSource:
         """For training larger than the network's input, so that crops stay sharp; else as evaluation sees it."""

@@ -41,7 +41,7 @@ def config_of_model(config: AppConfig, metadata: ModelMetadata) -> AppConfig:
             split=data.split.changed(**split),
             limits=data.limits.changed(**limits),
         ),
-        augment=config.augment.changed(image_size=spec.image_size_px, crop_ratio=spec.crop_ratio),
+        augment=config.augment.changed(image_size=spec.image_size_px, eval_size=None, crop_ratio=spec.crop_ratio),
     )
 
 

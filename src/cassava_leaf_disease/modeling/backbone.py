@@ -126,6 +126,22 @@ def check_image_size(network: nn.Module, backbone: str, image_size_px: int) -> N
     network.train()
 
 
+def check_eval_size(backbone: str, image_size_px: int, eval_size_px: int | None) -> None:
+    """Refuses a second size for a network that takes only the one it is built for.
+
+    Raises:
+        ConfigError: It is a vision transformer.
+    """
+    import timm
+
+    cfg = timm.get_pretrained_cfg(backbone)
+    if cfg is not None and cfg.fixed_input_size and eval_size_px not in (None, image_size_px):
+        raise ConfigError(
+            f"augment.eval_size={eval_size_px} augment.image_size={image_size_px}: {backbone} takes one size only; "
+            "type augment.eval_size=null"
+        )
+
+
 def classifier_names(network: nn.Module) -> tuple[str, ...]:
     """The names of the last layers, those that depend on the number of classes."""
     names = getattr(network, "pretrained_cfg", {}).get("classifier", ())

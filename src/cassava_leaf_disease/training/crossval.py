@@ -130,7 +130,10 @@ def spread(results: list[TrainResult]) -> dict[str, FoldSpread]:
 
 
 def score_out_of_fold(config: AppConfig, folder: Path, results: list[TrainResult]) -> Scores:
-    """Writes `oof.csv`, each photo with the probabilities of the model that did not train on it; scores it."""
+    """Writes `oof.csv`, each photo with the probabilities of the model that did not train on it; scores it.
+
+    The views of `infer.tta` are asked.
+    """
     image_ids: list[str] = []
     labels, probabilities, folds = [], [], []
     for index, result in enumerate(results):
@@ -138,7 +141,7 @@ def score_out_of_fold(config: AppConfig, folder: Path, results: list[TrainResult
         data.divide()
         dataset = data.evaluation_dataset("val")
         found = FoundModel(fold_checkpoint(result), "explicit")
-        predictor = load_predictor(found, config.infer.device)
+        predictor = load_predictor(found, config.infer.device, tta=config.infer.tta)
         probabilities.append(predict_photos(predictor, dataset.source, config.evaluate.batch_size))
         labels.append(np.asarray(dataset.labels, np.int64))
         image_ids.extend(data.image_ids("val"))

@@ -50,7 +50,7 @@ def demo_config(config: AppConfig) -> AppConfig:
     return config.changed(
         data=config.data.changed(synthetic=drawn),
         model=config.model.changed(name=_BACKBONE, backbone=_BACKBONE, pretrained=False, weights_path=None),
-        augment=config.augment.changed(image_size=_IMAGE_SIZE_PX),
+        augment=config.augment.changed(image_size=_IMAGE_SIZE_PX, eval_size=None),
         train=config.train.changed(epochs=config.demo.epochs, save_checkpoints=True),
     )
 

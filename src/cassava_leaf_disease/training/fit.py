@@ -19,7 +19,7 @@ from cassava_leaf_disease.domain import NUM_CLASSES
 from cassava_leaf_disease.errors import CheckpointError
 from cassava_leaf_disease.evaluation.calibrate import ENOUGH_PHOTOS, calibrate
 from cassava_leaf_disease.log import stderr_is_terminal
-from cassava_leaf_disease.modeling.backbone import build_network
+from cassava_leaf_disease.modeling.backbone import build_network, check_eval_size
 from cassava_leaf_disease.modeling.checkpoint import AtomicCheckpointIO, load_checkpoint
 from cassava_leaf_disease.modeling.losses import loss_weights
 from cassava_leaf_disease.modeling.metadata import ModelMetadata, SplitRecord
@@ -82,7 +82,9 @@ def train_here(
         module = team.node_first(lambda: prepare(config, data, sync_batchnorm=synchronizes(config, team, accelerator)))
         with ExitStack() as held:
             folder, tracker = open_run(team, held, config, data, resumed)
-            recorder = RunRecorder(folder, config.train.epochs, save_checkpoints=config.train.save_checkpoints)
+            recorder = RunRecorder(
+                folder, config.train.epochs, save_checkpoints=config.train.save_checkpoints, keep=config.train.keep
+            )
             logger.info("run folder: %s  device: %s  precision: %s", folder, session.hardware, session.precision)
             with calm_lightning(), memory_in_one_line(config.train):
                 trainer = build_trainer(config, recorder, accelerator, session.precision, team)
@@ -233,6 +235,7 @@ def describe_result(
 def build_module(config: AppConfig, data: LeafDataModule, *, sync_batchnorm: bool = False) -> LeafClassifier:
     """The network, its loss and its self-description, for a data module that is set up."""
     network = build_network(config.model, config.augment.image_size, NUM_CLASSES)
+    check_eval_size(config.model.backbone, config.augment.image_size, config.augment.eval_size)
     if sync_batchnorm:
         # timm's, since PyTorch's own would drop the activations inside timm's norms
         network = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
@@ -296,7 +299,7 @@ def build_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         log_every_n_steps=1,
-        benchmark=accelerator == "cuda",
+        benchmark=config.train.cudnn_benchmark,
     )
 
 

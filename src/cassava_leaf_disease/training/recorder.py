@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.pytorch.callbacks import Checkpoint
 from typing_extensions import override
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Keep = Literal["best", "last"]
+
 COLUMNS = (
     *("epoch", "lr"),
     *("train/loss", "train/acc", "train/f1_macro"),
@@ -33,12 +35,14 @@ class RunRecorder(Checkpoint):
     """Writes `metrics.csv`, `checkpoints/best.ckpt` and `checkpoints/last.ckpt` of a run.
 
     The history travels inside `last.ckpt`, so a resumed run continues the table where the checkpoint left
-    it. Every file is replaced whole. Derived from Lightning's `Checkpoint` to be called after the module.
+    it. With `keep="last"` each epoch counts as the best so far. Every file is replaced whole. Derived from
+    Lightning's `Checkpoint` to be called after the module.
     """
 
-    def __init__(self, run_dir: Path, epochs: int, *, save_checkpoints: bool) -> None:
+    def __init__(self, run_dir: Path, epochs: int, *, save_checkpoints: bool, keep: Keep = "best") -> None:
         self.run_dir = run_dir
         self.epochs = epochs
+        self.keep = keep
         self.save_checkpoints = save_checkpoints
         self.history: list[dict[str, float]] = []
         self.best_epoch: int | None = None
@@ -74,7 +78,7 @@ class RunRecorder(Checkpoint):
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         check_finite(metrics, trainer.current_epoch)
-        if metrics[MONITOR] <= self.best_metrics.get(MONITOR, -math.inf):
+        if self.keep == "best" and metrics[MONITOR] <= self.best_metrics.get(MONITOR, -math.inf):
             return
         self.best_epoch, self.best_metrics = trainer.current_epoch, metrics
         assert isinstance(pl_module, LeafClassifier)  # noqa: S101  for the type checker
