@@ -99,10 +99,10 @@ def test_the_whole_command_loads_no_pytorch(exported_model: Path, photo: Path) -
 def test_threads_may_share_an_engine(exported_model: Path) -> None:
     engine = OnnxEngine(exported_model, "cpu")
     batches = [np.random.default_rng(seed).standard_normal((2, 3, 64, 64), np.float32) for seed in range(16)]
-    alone = [engine.logits(batch) for batch in batches]
+    alone = [engine.run(batch).logits for batch in batches]
 
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(engine.logits, batches))
+        together = [outputs.logits for outputs in pool.map(engine.run, batches)]
 
     assert all(np.array_equal(*pair) for pair in zip(alone, together, strict=True))
 
@@ -182,7 +182,7 @@ def test_a_graph_that_fails_when_it_runs_is_told(changed: Callable[[Change], Pat
     engine = OnnxEngine(changed(reshape_wrongly), "cpu")
 
     with pytest.raises(CheckpointError, match=r"changed\.onnx: fails when it is run \(.*\); export it again") as told:
-        engine.logits(np.zeros((1, 3, 64, 64), np.float32))
+        engine.run(np.zeros((1, 3, 64, 64), np.float32))
     assert "\n" not in str(told.value)
 
 
@@ -214,7 +214,7 @@ def test_changed_bytes_never_give_anything_but_a_clear_line(exported_model: Path
         path = tmp_path / "damaged.onnx"
         path.write_bytes(damaged)
         try:
-            OnnxEngine(path, "cpu").logits(np.zeros((1, 3, 64, 64), np.float32))
+            OnnxEngine(path, "cpu").run(np.zeros((1, 3, 64, 64), np.float32))
         except CassavaError as error:
             told.append(str(error))
 
@@ -257,4 +257,4 @@ def test_a_gpu_that_onnx_runtime_cannot_use_is_refused(exported_model: Path, mon
 
     with pytest.raises(DeviceError, match="finds no usable CUDA GPU or libraries; type infer"):
         OnnxEngine(exported_model, "cuda")
-    assert OnnxEngine(exported_model, "auto").logits(np.zeros((1, 3, 64, 64), np.float32)).shape == (1, 5)
+    assert OnnxEngine(exported_model, "auto").run(np.zeros((1, 3, 64, 64), np.float32)).logits.shape == (1, 5)

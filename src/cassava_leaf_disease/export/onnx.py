@@ -14,7 +14,7 @@ from cassava_leaf_disease.domain import ModelSource
 from cassava_leaf_disease.errors import ConfigError, ExportError, first_line
 from cassava_leaf_disease.export.pictures import ComparisonPictures, comparison_pictures
 from cassava_leaf_disease.inference.discover import FoundModel, find_model
-from cassava_leaf_disease.inference.engines.onnx_engine import INPUT_NAME, OUTPUT_NAME, OnnxEngine
+from cassava_leaf_disease.inference.engines.onnx_engine import FEATURES, INPUT_NAME, LOGITS, MAPS, OnnxEngine
 from cassava_leaf_disease.inference.predictor import Predictor, is_ensemble, is_exported
 from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata
 from cassava_leaf_disease.storage.files import replacing
@@ -102,15 +102,21 @@ def export(config: AppConfig) -> ExportResult:
 def to_onnx(network: "nn.Module", metadata: ModelMetadata) -> "onnx.ModelProto":
     """The network as an ONNX graph with its self-description and its weights inside.
 
-    Takes float32 `(N, 3, S, S)`, normalised, and gives logits `(N, C)`, for any N from 1.
+    Takes float32 `(N, 3, S, S)`, normalised, and gives logits `(N, C)`, features `(N, D)` and maps `(N, C, h, w)`
+    for any N from 1; logits alone where the network has no more to show.
 
     Raises:
         ExportError: ONNX has no words for something in it.
     """
     import torch
 
+    from cassava_leaf_disease.modeling.outputs import DiagnosticNetwork, shows_its_work
+
     size_px = metadata.preprocessing.image_size_px
     example = torch.zeros(2, 3, size_px, size_px)  # of 1 the exporter would believe that it is always 1
+    outputs = [LOGITS]
+    if shows_its_work(network, size_px):
+        network, outputs = DiagnosticNetwork(network), [LOGITS, FEATURES, MAPS]
     try:
         program = torch.onnx.export(
             network.eval(),
@@ -118,7 +124,7 @@ def to_onnx(network: "nn.Module", metadata: ModelMetadata) -> "onnx.ModelProto":
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
+            output_names=outputs,
             opset_version=OPSET,
             external_data=False,
             verbose=False,

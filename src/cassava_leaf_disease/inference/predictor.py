@@ -15,7 +15,7 @@ from cassava_leaf_disease.errors import CheckpointError, MissingDependencyError
 from cassava_leaf_disease.imaging.decode import DecodeLimits, decode_image
 from cassava_leaf_disease.imaging.preprocess import Preprocessing, normalize
 from cassava_leaf_disease.inference.discover import FoundModel
-from cassava_leaf_disease.inference.engines.base import Device, Engine
+from cassava_leaf_disease.inference.engines.base import Device, Engine, EngineOutputs
 from cassava_leaf_disease.inference.views import VIEWS, UInt8Image, views_of
 from cassava_leaf_disease.modeling.metadata import Thresholds
 from cassava_leaf_disease.paths import ENSEMBLE_FILE
@@ -155,13 +155,21 @@ class Predictor(AnyPredictor):
         Raises:
             CheckpointError: The network answers with NaN or infinity, as one whose training diverged does.
         """
-        logits = self._engine.logits(normalize(images, self.metadata.preprocessing)).astype(np.float64)
-        if not np.isfinite(logits).all():
+        return softmax(self.outputs(images).logits.astype(np.float64) / self.metadata.temperature)
+
+    def outputs(self, images: npt.NDArray[np.uint8]) -> EngineOutputs:
+        """What the network says of images at its size, `(N, S, S, 3)` uint8.
+
+        Raises:
+            CheckpointError: As `probabilities`.
+        """
+        outputs = self._engine.run(normalize(images, self.metadata.preprocessing))
+        if not np.isfinite(outputs.logits).all():
             raise CheckpointError(
                 f"{self.identity.path}: its network gives no finite answer, so its training has diverged; "
                 "type infer.checkpoint_path=… of another run"
             )
-        return softmax(logits / self.metadata.temperature)
+        return outputs
 
 
 def check_device(device: Device, model: Path | Sequence[Path] | None = None) -> None:

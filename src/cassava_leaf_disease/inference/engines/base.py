@@ -1,5 +1,6 @@
-"""What every engine does: logits for a batch, from a model file that describes itself."""
+"""What every engine does: outputs for a batch, from a model file that describes itself."""
 
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -8,6 +9,20 @@ import numpy.typing as npt
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
 
 Device = Literal["auto", "cpu", "cuda"]
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EngineOutputs:
+    """What a network says of N photos: logits `(N, C)` float32.
+
+    Beside them, unless the network or its file has none, penultimate features `(N, D)` and maps `(N, C, h, w)`,
+    the classifier's answer at each place (see `modeling/outputs.py`).
+    """
+
+    logits: Float32Array
+    features: Float32Array | None = None
+    maps: Float32Array | None = None
 
 
 class Engine(Protocol):
@@ -18,6 +33,6 @@ class Engine(Protocol):
         """The file's self-description."""
         ...
 
-    def logits(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """`(N, 3, S, S)` float32, normalised, to `(N, C)` float32."""
+    def run(self, batch: Float32Array) -> EngineOutputs:
+        """The outputs for photos `(N, 3, S, S)` float32, normalised."""
         ...

@@ -5,18 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.errors import CheckpointError, DeviceError, first_line
-from cassava_leaf_disease.inference.engines.base import Device
+from cassava_leaf_disease.inference.engines.base import Device, EngineOutputs, Float32Array
 from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata, parse_metadata
 
 INPUT_NAME: Final = "images"  # (N, 3, S, S) float32, normalised
-OUTPUT_NAME: Final = "logits"  # (N, C) float32
+LOGITS: Final = "logits"  # (N, C) float32
+FEATURES: Final = "features"  # (N, D) float32, optional
+MAPS: Final = "maps"  # (N, C, h, w) float32, optional
 
 _CPU: Final = "CPUExecutionProvider"
 _CUDA: Final = "CUDAExecutionProvider"
@@ -58,24 +58,27 @@ class OnnxEngine:
             raise DeviceError(f"infer.device=cuda: ONNX Runtime finds no usable CUDA GPU or libraries; {_CPU_INSTEAD}")
         self._metadata = parse_metadata(description, str(path))
         self._check_shapes()
+        self._outputs = [argument.name for argument in self._session.get_outputs()]
 
     @property
     def metadata(self) -> ModelMetadata:
         """The file's self-description."""
         return self._metadata
 
-    def logits(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """`(N, 3, S, S)` float32, normalised, to `(N, C)` float32."""
+    def run(self, batch: Float32Array) -> EngineOutputs:
+        """The outputs for photos `(N, 3, S, S)` float32, normalised."""
         try:
-            answer: npt.NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0]
+            answers = self._session.run(self._outputs, {INPUT_NAME: batch})
         except _DAMAGE as error:
             raise CheckpointError(f"{self._path}: fails when it is run ({_reason(error)}); export it again") from None
-        return answer
+        named = dict(zip(self._outputs, answers, strict=True))
+        return EngineOutputs(named[LOGITS], named.get(FEATURES), named.get(MAPS))
 
     def _check_shapes(self) -> None:
         size_px, classes = self._metadata.preprocessing.image_size_px, len(self._metadata.class_names)
-        seen = _signature(self._session.get_inputs()), _signature(self._session.get_outputs())
-        wanted = {INPUT_NAME: [3, size_px, size_px]}, {OUTPUT_NAME: [classes]}
+        outputs = _signature(self._session.get_outputs())
+        seen = _signature(self._session.get_inputs()), {name: outputs[name] for name in outputs if name == LOGITS}
+        wanted = {INPUT_NAME: [3, size_px, size_px]}, {LOGITS: [classes]}
         if seen != wanted:
             raise CheckpointError(
                 f"{self._path}: its graph takes and gives {seen[0]} and {seen[1]} for each photo, "

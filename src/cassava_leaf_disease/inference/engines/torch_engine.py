@@ -3,16 +3,15 @@
 import textwrap
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from cassava_leaf_disease.errors import CheckpointError, ConfigError, DeviceError
-from cassava_leaf_disease.inference.engines.base import Device
+from cassava_leaf_disease.inference.engines.base import Device, EngineOutputs, Float32Array
 from cassava_leaf_disease.modeling.backbone import rebuild_network
 from cassava_leaf_disease.modeling.checkpoint import LoadedCheckpoint, load_checkpoint
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
+from cassava_leaf_disease.modeling.outputs import DiagnosticNetwork, shows_its_work
 
 
 class TorchEngine:
@@ -23,6 +22,8 @@ class TorchEngine:
         loaded = load_checkpoint(path)
         self._metadata = loaded.metadata
         network = restore_network(loaded, path)
+        if shows_its_work(network, loaded.metadata.preprocessing.image_size_px):
+            network = DiagnosticNetwork(network)
         self._network = network.eval().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
@@ -31,11 +32,12 @@ class TorchEngine:
         return self._metadata
 
     @torch.inference_mode()
-    def logits(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """`(N, 3, S, S)` float32, normalised, to `(N, C)` float32."""
+    def run(self, batch: Float32Array) -> EngineOutputs:
+        """The outputs for photos `(N, 3, S, S)` float32, normalised."""
         images = torch.from_numpy(batch).to(self._device).contiguous(memory_format=torch.channels_last)
-        answer: npt.NDArray[np.float32] = self._network(images).float().cpu().numpy()
-        return answer
+        answer = self._network(images)
+        outputs = answer if isinstance(answer, tuple) else (answer,)
+        return EngineOutputs(*(output.float().cpu().numpy() for output in outputs))
 
 
 def restore_network(loaded: LoadedCheckpoint, path: Path) -> nn.Module:
