@@ -14,7 +14,7 @@ from cassava_leaf_disease.data.synthetic import draw_leaf
 from cassava_leaf_disease.errors import ImageTooLargeError
 from cassava_leaf_disease.imaging.preprocess import Preprocessing, resize_shorter_side, to_network_size
 from cassava_leaf_disease.inference.discover import FoundModel
-from cassava_leaf_disease.inference.engines.base import Engine
+from cassava_leaf_disease.inference.engines.base import Engine, EngineOutputs
 from cassava_leaf_disease.inference.predictor import Predictor, load_predictor
 from cassava_leaf_disease.inference.views import VIEWS, views_of
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
@@ -53,20 +53,19 @@ class BrightestQuarter:
     def __init__(self, metadata: ModelMetadata) -> None:
         self.metadata = metadata
 
-    def logits(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def run(self, batch: npt.NDArray[np.float32]) -> EngineOutputs:
         half = batch.shape[2] // 2
         quarters = [
             batch[:, :, a : a + half, b : b + half].mean(axis=(1, 2, 3)) for a, b in product((0, half), (0, half))
         ]
-        return np.stack([*quarters, batch.mean(axis=(1, 2, 3))], axis=1)
+        return EngineOutputs(np.stack([*quarters, batch.mean(axis=(1, 2, 3))], axis=1))
 
 
 class MeanColour(BrightestQuarter):
     """An engine to which all views of one square are alike."""
 
-    def logits(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        answer: npt.NDArray[np.float32] = batch.mean(axis=(2, 3)) @ np.eye(3, 5, dtype=np.float32)
-        return answer
+    def run(self, batch: npt.NDArray[np.float32]) -> EngineOutputs:
+        return EngineOutputs(batch.mean(axis=(2, 3)) @ np.eye(3, 5, dtype=np.float32))
 
 
 def answering(engine: Engine, tta: Tta) -> Predictor:
