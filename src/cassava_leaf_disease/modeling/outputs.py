@@ -32,7 +32,7 @@ class DiagnosticNetwork(nn.Module):
             patches = encoded[:, self._prefix_tokens :]  # (N, h * w, D)
             side = round(patches.shape[1] ** 0.5)  # the input is a square
             scores: Tensor = self._classify_tokens(patches)  # (N, h * w, C)
-            return scores.transpose(1, 2).reshape(len(scores), -1, side, side)
+            return scores.transpose(1, 2).reshape(scores.shape[0], -1, side, side)
         places = encoded if self._channels_last else encoded.permute(0, 2, 3, 1)  # (N, h, w, D)
         height, width, channels = places.shape[1:]
         alone = places.reshape(-1, 1, 1, channels) if self._channels_last else places.reshape(-1, channels, 1, 1)
