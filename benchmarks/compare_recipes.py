@@ -116,10 +116,11 @@ def run_all(jobs: Sequence[Job], per_gpu: int, results: Path) -> None:
 
 
 def take_seat(seats: "Queue[int]", gpus: int) -> None:
-    """Binds a worker to one GPU, and keeps its threads few."""
+    """Binds a worker to one of the GPUs that this process may use, and keeps its threads few."""
     seat = seats.get()
     if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(seat)
+        named = os.environ.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = named.split(",")[seat] if named else str(seat)
     os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 
