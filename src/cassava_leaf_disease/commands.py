@@ -122,6 +122,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
             "cassava infer infer.image_path=leaf.jpg",
             "cassava infer 'infer.image_path=[leaf.jpg,\"leaf (1).jpg\"]' infer.top_k=3",
             "cassava infer infer.image_path=leaf.jpg 'infer.checkpoint_path=[a.ckpt,b.ckpt]' infer.tta=flips",
+            "cassava infer infer.image_path=leaf.jpg infer.explain=true",
         ),
     ),
     "pseudo-label": Command(

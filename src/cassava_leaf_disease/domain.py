@@ -51,7 +51,7 @@ class Prediction(BaseModel):
 
     `probabilities` maps every class name to its probability; they sum to 1. `top_k` is sorted, most
     probable first. `views` names the views of the photo whose answers were averaged, where there were
-    several. Fields are added over time, never renamed.
+    several. `explanation` is the file of its heatmap, where one was asked for. Fields are added over time, never renamed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,6 +65,7 @@ class Prediction(BaseModel):
     model: ModelIdentity
     image: str | None = None
     views: tuple[str, ...] = Field(default=(), exclude_if=lambda views: not views)
+    explanation: str | None = Field(default=None, exclude_if=lambda path: path is None)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -87,6 +87,7 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
         _TTA,
         Flag("device", "infer.device", "auto, cpu or cuda"),
         Flag("top_k", "infer.top_k", "how many classes to rank"),
+        Flag("explain", "infer.explain", "write a heatmap of each photo", switch=True),
     ),
     "demo": (),
     "download_data": (

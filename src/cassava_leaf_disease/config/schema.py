@@ -496,7 +496,8 @@ class InferConfig(Section):
     """Which photos, which model, which device.
 
     Several checkpoints, an ensemble file and a folder that holds one answer as one model. `tta` names the
-    views of each photo whose answers are averaged (see `inference/views.py`).
+    views of each photo whose answers are averaged (see `inference/views.py`). With `explain` the heatmap of each
+    photo is written to `explain_dir`.
     """
 
     image_path: AbsolutePath | tuple[AbsolutePath, ...] | None = Field(
@@ -509,6 +510,8 @@ class InferConfig(Section):
     device: Literal["auto", "cpu", "cuda"]
     tta: Tta
     top_k: int = Field(ge=1, le=5)
+    explain: bool
+    explain_dir: AbsolutePath | None
     max_image_bytes: int = Field(ge=1024)
     max_image_pixels: int = Field(ge=1024)
 

@@ -85,6 +85,12 @@ class EnsemblePredictor(AnyPredictor):
     def members(self) -> tuple[Predictor, ...]:
         return self._members
 
+    @property
+    @override
+    def shares(self) -> tuple[float, ...]:
+        total = sum(self._weights)
+        return tuple(weight / total for weight in self._weights)
+
     @override
     def prepare(self, image: UInt8Image) -> Prepared:
         one_each = {member.metadata.preprocessing: member for member in self._members}

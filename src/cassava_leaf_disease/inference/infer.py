@@ -8,7 +8,9 @@ from cassava_leaf_disease.domain import Prediction
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.imaging.decode import DecodeLimits, read_image
 from cassava_leaf_disease.inference.ensemble import load_model
-from cassava_leaf_disease.inference.predictor import check_device
+from cassava_leaf_disease.inference.explain import heatmap_paths, write_heatmap
+from cassava_leaf_disease.inference.predictor import AnyPredictor, check_device
+from cassava_leaf_disease.inference.views import UInt8Image
 
 
 def infer(config: AppConfig) -> Prediction | list[Prediction]:
@@ -26,8 +28,16 @@ def infer(config: AppConfig) -> Prediction | list[Prediction]:
     first = read_image(paths[0], limits)  # a bad photo is told before seconds are spent on loading the model
     predictor = load_model(config)
     images = chain([first], (read_image(path, limits) for path in paths[1:]))  # one at a time in memory
-    answers = [
-        predictor.predict_image(image, name=str(path), top_k=settings.top_k)
-        for path, image in zip(paths, images, strict=True)
-    ]
+    folder = settings.explain_dir or config.paths.outputs_dir / "explain"
+    heatmaps = heatmap_paths(paths, folder) if settings.explain else [None] * len(paths)
+    answers = []
+    for path, image, heatmap in zip(paths, images, heatmaps, strict=True):
+        answer = predictor.predict_image(image, name=str(path), top_k=settings.top_k)
+        answers.append(answer if heatmap is None else explained(answer, predictor, image, heatmap))
     return answers[0] if isinstance(settings.image_path, Path) else answers
+
+
+def explained(answer: Prediction, predictor: AnyPredictor, image: UInt8Image, path: Path) -> Prediction:
+    """The answer with the heatmap of its class, which is written to `path`."""
+    write_heatmap(predictor, image, answer.predicted_class_id, path)
+    return answer.model_copy(update={"explanation": str(path)})

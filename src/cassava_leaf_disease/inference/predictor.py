@@ -26,14 +26,16 @@ Prepared = Mapping[Preprocessing, UInt8Image]  # one photo as each network wants
 class AnyPredictor(ABC):
     """What answers about photos, be it one model or several as one: decodes, prepares, runs, ranks.
 
-    All it needs to know comes from the model files. `views` names what is looked at of each photo.
+    All it needs to know comes from the model files. `views` names what is looked at of each photo, `looks`
+    says how to cut it out.
     """
 
     def __init__(
         self, identity: ModelIdentity, thresholds: Thresholds, tta: Tta, limits: DecodeLimits | None = None
     ) -> None:
         self.identity = identity
-        self.views = tuple(view.name for view in VIEWS[tta])
+        self.looks = VIEWS[tta]
+        self.views = tuple(view.name for view in self.looks)
         self._thresholds = thresholds
         self._limits = limits or DecodeLimits()
 
@@ -41,6 +43,11 @@ class AnyPredictor(ABC):
     @abstractmethod
     def members(self) -> "tuple[Predictor, ...]":
         """The models whose answers it combines; of one model itself."""
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """How much each member counts; they sum to 1."""
+        return (1.0,)
 
     @property
     def photo_side_px(self) -> int | None:

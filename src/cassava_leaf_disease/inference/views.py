@@ -28,10 +28,23 @@ class View:
 
     def of(self, resized: UInt8Image, size_px: int) -> UInt8Image:
         """The view `(S, S, 3)` of a photo `(H, W, 3)` whose sides are at least S."""
-        square = _cut(resized, size_px, self.place)
+        rows, columns = self.span(resized.shape[:2], size_px)
+        square = resized[rows, columns]
         if self.mirrored:
             square = square[:, ::-1]
         return np.ascontiguousarray(np.rot90(square, self.quarter_turns))
+
+    def span(self, shape: tuple[int, ...], size_px: int) -> tuple[slice, slice]:
+        """The rows and columns of a photo of `shape` (height, width) that the view shows, as `center_crop` cuts."""
+        margins = (side - size_px for side in shape)
+        places = {"start": lambda _: 0, "center": lambda margin: margin // 2, "end": lambda margin: margin}
+        top, left = map(places[self.place], margins)
+        return slice(top, top + size_px), slice(left, left + size_px)
+
+    def undone(self, square: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """What was found at the places `(S, S)` of the view, at those of the photo's square that it shows."""
+        upright = np.rot90(square, -self.quarter_turns)
+        return upright[:, ::-1] if self.mirrored else upright
 
 
 _IDENTITY: Final = View("identity")
@@ -69,10 +82,3 @@ def views_of(image: UInt8Image, spec: Preprocessing, tta: Tta) -> UInt8Image:
     """
     resized = resize_shorter_side(image, spec.resize_side_px)
     return np.stack([view.of(resized, spec.image_size_px) for view in VIEWS[tta]])
-
-
-def _cut(image: UInt8Image, size_px: int, place: Literal["center", "start", "end"]) -> UInt8Image:
-    """As `center_crop` cuts, or at one end of both sides."""
-    margins = (image.shape[0] - size_px, image.shape[1] - size_px)
-    top, left = (0 if place == "start" else margin if place == "end" else margin // 2 for margin in margins)
-    return image[top : top + size_px, left : left + size_px]
