@@ -51,7 +51,8 @@ class Prediction(BaseModel):
 
     `probabilities` maps every class name to its probability; they sum to 1. `top_k` is sorted, most
     probable first. `views` names the views of the photo whose answers were averaged, where there were
-    several. `explanation` is the file of its heatmap, where one was asked for. Fields are added over time, never renamed.
+    several. `explanation` is the file of its heatmap, where one was asked for. Fields are added over time,
+    never renamed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -93,7 +93,7 @@ def write_heatmap(predictor: AnyPredictor, image: UInt8Image, class_id: int, pat
 
 
 def heatmap_paths(photos: Sequence[Path], folder: Path) -> list[Path]:
-    """Where the overlays of photos go: `leaf.jpg` to `leaf.heatmap.png`; a name that was given already is counted on."""
+    """Where the overlays of photos go: `leaf.jpg` to `leaf.heatmap.png`; of several leaves the second to `leaf-2…`."""
     given: dict[str, int] = {}
     paths = []
     for photo in photos:
