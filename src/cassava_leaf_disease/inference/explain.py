@@ -28,8 +28,8 @@ _PLASMA: Final = (
     *((13, 8, 135), (65, 4, 157), (106, 0, 168), (143, 13, 164), (177, 42, 144), (204, 71, 120)),
     *((225, 100, 98), (242, 132, 75), (252, 166, 54), (252, 206, 37), (240, 249, 33)),
 )
-_COLOUR_LOSS: Final = 0.6  # of the photo below, so that the heat stands out; its light and shade stay
-_OPAQUE: Final = 0.6  # how much of the photo the hottest places cover
+_COLOUR_LOSS: Final = 0.9  # of the photo below, so that no green and yellow of leaves is taken for heat
+_OPAQUE: Final = 0.55  # how much of the photo the hottest places cover
 _UNSEEN: Final = 0.35  # brightness of what the network was not shown
 
 
