@@ -99,6 +99,15 @@ COMMANDS: Final[Mapping[str, Command]] = {
             "cassava evaluate evaluate.csv_path=other/train.csv evaluate.images_dir=other/train_images",
         ),
     ),
+    "plants": Command(
+        "measure answers from several photos of a plant, on groups of photos of one class",
+        "evaluation.plants:plants",
+        ("plants", "evaluate", "infer", "paths"),
+        (
+            "cassava plants infer.checkpoint_path=outputs/runs/version_0/checkpoints/best.ckpt",
+            "cassava plants evaluate.csv_path=other/train.csv plants.max_photos=6",
+        ),
+    ),
     "calibrate": Command(
         "fit a checkpoint's temperature on its validation photos, so that confidences are what they say",
         "evaluation.calibrate:calibrate",
@@ -123,6 +132,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
             "cassava infer 'infer.image_path=[leaf.jpg,\"leaf (1).jpg\"]' infer.top_k=3",
             "cassava infer infer.image_path=leaf.jpg 'infer.checkpoint_path=[a.ckpt,b.ckpt]' infer.tta=flips",
             "cassava infer infer.image_path=leaf.jpg infer.explain=true",
+            "cassava infer 'infer.image_path=[a.jpg,b.jpg,c.jpg]' infer.plant=true",
         ),
     ),
     "pseudo-label": Command(

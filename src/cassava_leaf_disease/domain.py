@@ -15,6 +15,7 @@ CLASS_NAMES: Final[tuple[str, ...]] = (
 NUM_CLASSES: Final = len(CLASS_NAMES)
 
 Verdict = Literal["diagnosis", "uncertain", "not_cassava", "poor_photo"]
+Unusable = Literal["not_cassava", "poor_photo"]  # the verdicts that leave a photo out of its plant's answer
 ModelSource = Literal["explicit", "outputs", "s3", "package"]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -75,6 +76,29 @@ class Prediction(BaseModel):
             msg = f"the probabilities sum to {total}; expected 1 within {SUM_TOLERANCE}"
             raise ValueError(msg)
         return self
+
+
+class LeftOut(BaseModel):
+    """A photo of a plant that did not count: its place in the list from 0, its name, and its verdict."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: int
+    image: str | None
+    reason: Unusable
+
+
+class PlantPrediction(Prediction):
+    """One answer from several photos of one plant: all that an answer about one photo has, and how it came about.
+
+    `counted` are the places in `photos`, from 0, of those that the answer rests on. `more_leaves` is how many more
+    photos of other leaves are expected to make it a diagnosis: 0 where it is one, null where ten would not.
+    """
+
+    counted: tuple[int, ...]
+    left_out: tuple[LeftOut, ...]
+    more_leaves: int | None
+    photos: tuple[Prediction, ...]
 
 
 def rank_classes(

@@ -66,6 +66,13 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
         Flag("csv", "evaluate.csv_path", "a table like train.csv"),
         Flag("images", "evaluate.images_dir", "the folder of its photos"),
     ),
+    "plants": (
+        *_CHECKPOINT,
+        _TTA,
+        Flag("part", "evaluate.part", "train, val or test"),
+        Flag("csv", "evaluate.csv_path", "a table like train.csv"),
+        Flag("images", "evaluate.images_dir", "the folder of its photos"),
+    ),
     "calibrate": _CHECKPOINT,
     "ensemble": (
         Flag("members", "ensemble.members", "the checkpoints: '[a.ckpt,b.ckpt]'"),
@@ -87,6 +94,7 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
         _TTA,
         Flag("device", "infer.device", "auto, cpu or cuda"),
         Flag("top_k", "infer.top_k", "how many classes to rank"),
+        Flag("plant", "infer.plant", "the photos show one plant: one answer", switch=True),
         Flag("explain", "infer.explain", "write a heatmap of each photo", switch=True),
     ),
     "demo": (),
@@ -143,6 +151,10 @@ class Door:
     def evaluate(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava evaluate`."""
         return _words("evaluate", overrides, flags)
+
+    def plants(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava plants`."""
+        return _words("plants", overrides, flags)
 
     def calibrate(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava calibrate`."""

@@ -11,7 +11,7 @@ from PIL import Image
 
 from cassava_leaf_disease.config.load import quoted
 from cassava_leaf_disease.config.schema import AppConfig
-from cassava_leaf_disease.domain import Prediction
+from cassava_leaf_disease.domain import PlantPrediction, Prediction
 from cassava_leaf_disease.errors import (
     CheckpointError,
     ConfigError,
@@ -123,3 +123,18 @@ def test_inference_is_imported_without_pytorch_and_other_heavy_libraries() -> No
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
     assert run.stdout.strip() == "[]"
+
+
+def test_several_leaves_of_one_plant_get_one_answer(ask: Config, photo: Path, tmp_path: Path) -> None:
+    green = write_photo(tmp_path)
+
+    plant = infer(ask(listed(photo, green), "infer.plant=true", "infer.top_k=2", "infer.explain=true"))
+    apart = infer(ask(listed(photo, green)))
+
+    assert isinstance(plant, PlantPrediction)
+    assert isinstance(apart, list)
+    assert [each.probabilities for each in plant.photos] == [each.probabilities for each in apart]
+    assert [each.image for each in plant.photos] == [str(photo), str(green)]
+    assert all(Path(each.explanation or "").is_file() for each in plant.photos)
+    assert len(plant.top_k) == 2
+    assert isinstance(infer(ask(f"infer.image_path={photo}", "infer.plant=true")), PlantPrediction)

@@ -496,8 +496,9 @@ class InferConfig(Section):
     """Which photos, which model, which device.
 
     Several checkpoints, an ensemble file and a folder that holds one answer as one model. `tta` names the
-    views of each photo whose answers are averaged (see `inference/views.py`). With `explain` the heatmap of each
-    photo is written to `explain_dir`.
+    views of each photo whose answers are averaged (see `inference/views.py`). With `plant` all
+    photos are leaves of one plant and get one answer. With `explain` the heatmap of each photo is written to
+    `explain_dir`.
     """
 
     image_path: AbsolutePath | tuple[AbsolutePath, ...] | None = Field(
@@ -510,6 +511,7 @@ class InferConfig(Section):
     device: Literal["auto", "cpu", "cuda"]
     tta: Tta
     top_k: int = Field(ge=1, le=5)
+    plant: bool
     explain: bool
     explain_dir: AbsolutePath | None
     max_image_bytes: int = Field(ge=1024)
@@ -528,6 +530,19 @@ class EvaluateConfig(Section):
     images_dir: AbsolutePath | None
     batch_size: int = Field(ge=1, le=8192)
     bootstrap_samples: int = Field(ge=100, le=100_000)
+    output_dir: AbsolutePath | None
+
+
+class PlantsConfig(Section):
+    """Groups of 1 to `max_photos` photos of one class, drawn from those of `evaluate`, answered as plants.
+
+    `groups` are drawn for each number of photos, and again for each of `bootstrap_samples` draws of the photos.
+    """
+
+    max_photos: int = Field(ge=1, le=50)
+    groups: int = Field(ge=100, le=1_000_000)
+    bootstrap_samples: int = Field(ge=20, le=10_000)
+    seed: int = Field(ge=0)
     output_dir: AbsolutePath | None
 
 
@@ -640,6 +655,7 @@ class AppConfig(Section):
     logger: LoggerConfig
     infer: InferConfig
     evaluate: EvaluateConfig
+    plants: PlantsConfig
     crossval: CrossvalConfig
     tune: TuneConfig
     ensemble: EnsembleConfig

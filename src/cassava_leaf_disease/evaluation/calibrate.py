@@ -99,7 +99,8 @@ def calibrate(config: AppConfig) -> CalibrationResult:
         test=measured.get("test"),
         figure=write_figure(figure, folder / "figures" / "reliability.png"),
     )
-    describe_anew(found.path, loaded, described.model_copy(update={"temperature": temperature}))
+    prior = tuple(soften(answers["val"][0], factor).mean(axis=0).tolist())
+    describe_anew(found.path, loaded, described.model_copy(update={"temperature": temperature, "class_prior": prior}))
     write_json(folder / "calibration.json", result.model_dump(mode="json"))
     return result
 

@@ -1,4 +1,4 @@
-"""`cassava infer`: one answer for each photo."""
+"""`cassava infer`: one answer for each photo, or one for the plant that they show."""
 
 from itertools import chain
 from pathlib import Path
@@ -7,6 +7,7 @@ from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.domain import Prediction
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.imaging.decode import DecodeLimits, read_image
+from cassava_leaf_disease.inference.aggregate import combine_photos, pooling_for
 from cassava_leaf_disease.inference.ensemble import load_model
 from cassava_leaf_disease.inference.explain import heatmap_paths, write_heatmap
 from cassava_leaf_disease.inference.predictor import AnyPredictor, check_device
@@ -15,6 +16,8 @@ from cassava_leaf_disease.inference.views import UInt8Image
 
 def infer(config: AppConfig) -> Prediction | list[Prediction]:
     """The answer about `infer.image_path`; a list of answers, in order, where that is a list.
+
+    With `infer.plant` it is one `PlantPrediction` about all photos.
 
     Raises:
         CassavaError: No photo was named, a file is no usable photo, or no model answers.
@@ -34,6 +37,8 @@ def infer(config: AppConfig) -> Prediction | list[Prediction]:
     for path, image, heatmap in zip(paths, images, heatmaps, strict=True):
         answer = predictor.predict_image(image, name=str(path), top_k=settings.top_k)
         answers.append(answer if heatmap is None else explained(answer, predictor, image, heatmap))
+    if settings.plant:
+        return combine_photos(answers, predictor.min_confidence, pooling_for(predictor))
     return answers[0] if isinstance(settings.image_path, Path) else answers
 
 

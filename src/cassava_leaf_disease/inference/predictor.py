@@ -50,6 +50,11 @@ class AnyPredictor(ABC):
         return (1.0,)
 
     @property
+    def min_confidence(self) -> float:
+        """The probability from which an answer is a diagnosis."""
+        return self._thresholds.min_confidence
+
+    @property
     def photo_side_px(self) -> int | None:
         """The shorter side to which all members resize a photo at first; None where they differ."""
         sides = {member.metadata.preprocessing.resize_side_px for member in self.members}
@@ -242,8 +247,8 @@ def require_torch(what: str) -> None:
         raise MissingDependencyError(f"PyTorch, which {what} needs,", "train")
 
 
-def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Probabilities `(N, C)` that sum to 1 along the classes."""
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    total: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+def softmax(logits: npt.NDArray[np.float64], axis: int = 1) -> npt.NDArray[np.float64]:
+    """Probabilities that sum to 1 along the classes, which lie along `axis`."""
+    exponentials = np.exp(logits - logits.max(axis=axis, keepdims=True))
+    total: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=axis, keepdims=True)
     return total

@@ -17,6 +17,7 @@ LICENCE_NOTES: tuple[str, ...] = (
 )
 
 Count = Annotated[int, Field(ge=0)]
+PositiveProbability = Annotated[float, Field(gt=0, le=1)]
 
 
 class Thresholds(BaseModel):
@@ -51,7 +52,10 @@ class SplitRecord(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """The self-description of a checkpoint or an exported model."""
+    """The self-description of a checkpoint or an exported model.
+
+    `class_prior` is its mean answer about the validation photos, where it was calibrated on them.
+    """
 
     # A diverged run has NaN among its metrics: JSON says it as text, which reads back as a number.
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -63,6 +67,7 @@ class ModelMetadata(BaseModel):
     class_names: tuple[str, ...] = CLASS_NAMES
     preprocessing: Preprocessing
     temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    class_prior: tuple[PositiveProbability, ...] | None = Field(default=None, min_length=5, max_length=5)
     thresholds: Thresholds = Thresholds()
     metrics: dict[str, float]
     epoch: int = Field(ge=0)

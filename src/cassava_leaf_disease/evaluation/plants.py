@@ -1,0 +1,346 @@
+"""`cassava plants`: what several photos of a plant are worth, measured on groups of photos of one class.
+
+Photos of one class are not photos of one plant: the groups say what several photos would be worth if their errors
+had nothing in common (`independent`), and if they had as much in common as photos that look alike to the network
+(`alike`). Real plants lie somewhere between the two.
+"""
+
+import csv
+import io
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from cassava_leaf_disease.config.schema import AppConfig, PlantsConfig
+from cassava_leaf_disease.data.datasets import PhotoSource
+from cassava_leaf_disease.domain import NUM_CLASSES
+from cassava_leaf_disease.evaluation.evaluate import default_output_dir, select_photos
+from cassava_leaf_disease.evaluation.figures import BLUE, GREEN, GREY, ORANGE, new_figure, write_figure
+from cassava_leaf_disease.evaluation.predictions import predict_photos, prepared_batches
+from cassava_leaf_disease.inference.aggregate import Pooling, pool, pooling_for
+from cassava_leaf_disease.inference.ensemble import load_model
+from cassava_leaf_disease.inference.predictor import AnyPredictor, check_device
+from cassava_leaf_disease.modeling.calibration import expected_calibration_error, negative_log_likelihood
+from cassava_leaf_disease.modeling.metrics import accuracy, confusion_matrix, f1_macro
+from cassava_leaf_disease.storage.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Draw = Literal["independent", "alike"]
+Prevalence = Literal["natural", "balanced"]
+
+DEFAULT_RULE: Final = "default"
+_CORRELATIONS: Final = (0, 0.1, 0.2, 0.3, 0.5, 1)
+_NEAR: Final = 2  # an `alike` group is drawn from so many times as many nearest photos
+_TARGET: Final = 0.9
+
+
+class PlantsRow(BaseModel):
+    """Plants of `photos` photos each, answered by one rule; figures are of all plants, intervals bootstrap 95%.
+
+    `answered` is the fraction whose verdict is `diagnosis`. Classes are as frequent as among the photos (`natural`)
+    or equally frequent (`balanced`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rule: str
+    draw: Draw
+    prevalence: Prevalence
+    photos: int
+    accuracy: float
+    accuracy_interval: tuple[float, float] | None = None
+    f1_macro: float
+    f1_macro_interval: tuple[float, float] | None = None
+    answered: float
+    accuracy_of_answered: float | None
+    confidence: float
+    calibration_error: float
+    log_loss: float
+
+
+class PlantsResult(BaseModel):
+    """What was measured on what; `rows` are those of the rule that `infer.plant=true` answers with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint: Path
+    data: str
+    photos: int
+    groups: int
+    correlation: float
+    doubt: float
+    prior: tuple[float, ...]
+    rows: tuple[PlantsRow, ...]
+    output_dir: Path
+
+
+@dataclass(frozen=True)
+class LabelledAnswers:
+    """Answers `(N, C)` about photos with labels `(N,)`, and of each photo the others of its class, nearest first.
+
+    `order` lists the photos by class; those of class c stand from `starts[c]`, `counts[c]` of them. `neighbours`
+    `(N, K)` are places in `probabilities`, and -1 where the class has no more photos.
+    """
+
+    probabilities: FloatArray
+    labels: IntArray
+    order: IntArray
+    starts: IntArray
+    counts: IntArray
+    neighbours: IntArray
+
+
+def plants(config: AppConfig) -> PlantsResult:
+    """Draws the groups, answers them, and writes `plants.json`, `plants.csv` (every rule) and `plants.png`.
+
+    Raises:
+        CassavaError: As `evaluate`.
+    """
+    settings = config.plants
+    check_device(config.infer.device, config.infer.checkpoint_path)
+    predictor = load_model(config)
+    photos = select_photos(config, predictor)
+    batch_size = config.evaluate.batch_size
+    answers = arrange(
+        predict_photos(predictor, photos.source, batch_size),
+        photos.labels,
+        features_of(predictor, photos.source, batch_size),
+        _NEAR * settings.max_photos,
+    )
+    pooling = pooling_for(predictor)
+    most = min(settings.max_photos, int(answers.counts[answers.counts > 0].min()))
+    if most < settings.max_photos:
+        logger.warning("the smallest class has %d photos: no larger groups are drawn", most)
+    rows = [
+        row
+        for photos_each in range(1, most + 1)
+        for row in measure(answers, photos_each, rules(pooling), predictor.min_confidence, settings)
+    ]
+    rows = [
+        add_intervals(row, answers, pooling, settings)
+        if row.rule == DEFAULT_RULE and row.draw == "independent"
+        else row
+        for row in rows
+    ]
+    output_dir = settings.output_dir or default_output_dir(predictor.identity, config) / "plants"
+    result = PlantsResult(
+        checkpoint=Path(predictor.identity.path),
+        data=photos.description,
+        photos=len(photos.labels),
+        groups=settings.groups,
+        correlation=pooling.correlation,
+        doubt=pooling.doubt,
+        prior=pooling.prior,
+        rows=tuple(row for row in rows if row.rule == DEFAULT_RULE),
+        output_dir=output_dir,
+    )
+    write_text(output_dir / "plants.csv", table(rows))
+    write_figure(plants_figure(result), output_dir / "plants.png")
+    write_json(output_dir / "plants.json", result.model_dump(mode="json"))
+    return result
+
+
+def features_of(predictor: AnyPredictor, photos: PhotoSource, batch_size: int) -> FloatArray | None:
+    """What the networks see of each photo: their features `(N, D)`, each member's of length 1; None without any."""
+    parts: list[FloatArray] = []
+    for batch in prepared_batches(lambda index: predictor.prepare(photos.image(index)), len(photos), batch_size):
+        seen = []
+        for member in predictor.members:
+            spec = member.metadata.preprocessing
+            features = member.outputs(np.stack([photo[spec][0] for photo in batch])).features
+            if features is None:
+                return None
+            seen.append(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12))
+        parts.append(np.concatenate(seen, axis=1, dtype=np.float64))
+    return np.concatenate(parts)
+
+
+def arrange(
+    probabilities: FloatArray, labels: IntArray, features: FloatArray | None, neighbours: int
+) -> LabelledAnswers:
+    """The answers with what drawing groups needs; without `features` no photo has neighbours."""
+    order = np.argsort(labels, kind="stable")
+    counts = np.bincount(labels, minlength=NUM_CLASSES)
+    starts = np.cumsum(counts) - counts
+    nearest = np.full((len(labels), neighbours), -1, np.int64)
+    for start, count in zip(starts, counts, strict=True):
+        members = order[start : start + count]
+        if features is None or count < 2:
+            continue
+        kept = min(neighbours, int(count) - 1)
+        for photo in members:
+            alike = features[members] @ features[photo]
+            alike[members == photo] = -np.inf
+            nearest[photo, :kept] = members[np.argsort(-alike, kind="stable")[:kept]]
+    return LabelledAnswers(probabilities, labels, order, starts, counts, nearest)
+
+
+def rules(pooling: Pooling) -> Mapping[str, Pooling]:
+    """The rule that answers, and what it is compared with."""
+    equal = (1 / NUM_CLASSES,) * NUM_CLASSES
+    return {
+        DEFAULT_RULE: pooling,
+        "mean of probabilities": replace(pooling, kind="probabilities"),
+        "majority": replace(pooling, kind="majority"),
+        "logarithms, prior counted with each photo": replace(pooling, prior=equal),
+        **{f"logarithms, correlation {value:g}": replace(pooling, correlation=value) for value in _CORRELATIONS},
+    }
+
+
+def measure(
+    answers: LabelledAnswers,
+    photos: int,
+    compared: Mapping[str, Pooling],
+    min_confidence: float,
+    settings: PlantsConfig,
+) -> Iterator[PlantsRow]:
+    """The figures of every rule for groups of `photos`; all rules answer about the same groups."""
+    draws: tuple[Draw, ...] = ("independent", "alike") if (answers.neighbours >= 0).any() else ("independent",)
+    prevalences: tuple[Prevalence, ...] = ("natural", "balanced")
+    for draw in draws:
+        for prevalence in prevalences:
+            random = np.random.default_rng([settings.seed, photos])
+            classes = classes_of_plants(answers.counts, settings.groups, prevalence)
+            chosen = draw_alike if draw == "alike" else draw_independent
+            members = answers.probabilities[chosen(answers, classes, photos, random)]  # (groups, photos, C)
+            for rule, pooling in compared.items():
+                pooled = pool(members, pooling)
+                confident = pooled.max(axis=1) >= min_confidence
+                right = pooled.argmax(axis=1) == classes
+                matrix = confusion_matrix(classes, pooled.argmax(axis=1), NUM_CLASSES)
+                yield PlantsRow(
+                    rule=rule,
+                    draw=draw,
+                    prevalence=prevalence,
+                    photos=photos,
+                    accuracy=accuracy(matrix),
+                    f1_macro=f1_macro(matrix),
+                    answered=float(confident.mean()),
+                    accuracy_of_answered=float(right[confident].mean()) if confident.any() else None,
+                    confidence=float(pooled.max(axis=1).mean()),
+                    calibration_error=expected_calibration_error(pooled, classes),
+                    log_loss=negative_log_likelihood(pooled, classes),
+                )
+
+
+def add_intervals(row: PlantsRow, answers: LabelledAnswers, pooling: Pooling, settings: PlantsConfig) -> PlantsRow:
+    """The row with 95% percentile intervals over photos drawn with replacement, class by class, then grouped anew.
+
+    More groups of the same photos would not narrow them: it is the photos that are few.
+    """
+    random = np.random.default_rng([settings.seed, row.photos, 1])
+    classes = classes_of_plants(answers.counts, settings.groups, row.prevalence)
+    accuracies, scores = np.empty((2, settings.bootstrap_samples))
+    starts, counts = (np.repeat(values, answers.counts) for values in (answers.starts, answers.counts))
+    for sample in range(settings.bootstrap_samples):
+        drawn = answers.order[starts + (random.random(len(starts)) * counts).astype(np.int64)]
+        members = drawn[_slots(answers, classes, row.photos, random)]
+        best = pool(answers.probabilities[members], pooling).argmax(axis=1)
+        matrix = confusion_matrix(classes, best, NUM_CLASSES)
+        accuracies[sample], scores[sample] = accuracy(matrix), f1_macro(matrix)
+    return row.model_copy(update={"accuracy_interval": _interval(accuracies), "f1_macro_interval": _interval(scores)})
+
+
+def classes_of_plants(counts: IntArray, groups: int, prevalence: Prevalence) -> IntArray:
+    """The class of each of about `groups` plants, from the number of photos of each class; at least one of each."""
+    shares = counts / counts.sum() if prevalence == "natural" else (counts > 0) / (counts > 0).sum()
+    plants_each = np.maximum(np.rint(shares * groups).astype(np.int64), counts > 0)
+    return np.repeat(np.arange(len(counts)), plants_each)
+
+
+def draw_independent(answers: LabelledAnswers, classes: IntArray, photos: int, random: np.random.Generator) -> IntArray:
+    """Places `(G, photos)` of different photos of each plant's class."""
+    return answers.order[_slots(answers, classes, photos, random)]
+
+
+def draw_alike(answers: LabelledAnswers, classes: IntArray, photos: int, random: np.random.Generator) -> IntArray:
+    """Places `(G, photos)` of a photo of each plant's class, and of others among its nearest `2 * photos`."""
+    first = answers.order[_slots(answers, classes, 1, random)]  # (G, 1)
+    near = np.minimum(_NEAR * photos, answers.counts[classes] - 1)
+    places = distinct(near, photos - 1, random)
+    return np.concatenate([first, answers.neighbours[first, places]], axis=1)
+
+
+def distinct(sizes: IntArray, count: int, random: np.random.Generator) -> IntArray:
+    """For each size `(G,)` as many different numbers from 0 to below it, `(G, count)`, all sets equally likely."""
+    chosen = np.empty((len(sizes), 0), np.int64)
+    for taken in range(count):
+        number = (random.random(len(sizes)) * (sizes - taken)).astype(np.int64)
+        for lower in np.sort(chosen, axis=1).T:  # skip those that are taken, lowest first
+            number += number >= lower
+        chosen = np.column_stack([chosen, number])
+    return chosen
+
+
+def _slots(answers: LabelledAnswers, classes: IntArray, photos: int, random: np.random.Generator) -> IntArray:
+    return answers.starts[classes][:, None] + distinct(answers.counts[classes], photos, random)
+
+
+def _interval(values: FloatArray) -> tuple[float, float]:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def table(rows: list[PlantsRow]) -> str:
+    """The rows as CSV; an interval in two columns, empty where there is none."""
+    buffer = io.StringIO()
+    names = [name for name in PlantsRow.model_fields if not name.endswith("_interval")]
+    bounds = [f"{name}_{end}" for name in ("accuracy", "f1_macro") for end in ("low", "high")]
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*names, *bounds])
+    for row in rows:
+        values = [getattr(row, name) for name in names]
+        intervals = [*(row.accuracy_interval or ("", "")), *(row.f1_macro_interval or ("", ""))]
+        writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in [*values, *intervals]])
+    return buffer.getvalue()
+
+
+def plants_figure(result: PlantsResult) -> "Figure":
+    """Accuracy against the number of photos; beside it confidence and the fraction that is answered."""
+    figure = new_figure(11.0, 4.2)
+    left, right = figure.subplots(1, 2)
+
+    def line(draw: Draw, prevalence: Prevalence) -> list[PlantsRow]:
+        return [row for row in result.rows if (row.draw, row.prevalence) == (draw, prevalence)]
+
+    natural = line("independent", "natural")
+    counts = [row.photos for row in natural]
+    bounds = [row.accuracy_interval or (row.accuracy, row.accuracy) for row in natural]
+    left.fill_between(counts, *zip(*bounds, strict=True), color=BLUE, alpha=0.15, linewidth=0)
+    styles: tuple[tuple[Draw, Prevalence, str, str], ...] = (
+        ("independent", "natural", BLUE, "-"),
+        ("independent", "balanced", GREEN, "-"),
+        ("alike", "natural", BLUE, "--"),
+        ("alike", "balanced", GREEN, "--"),
+    )
+    for draw, prevalence, color, style in styles:
+        rows = line(draw, prevalence)
+        if rows:
+            label = f"{draw} photos, {prevalence} classes"
+            left.plot(counts, [row.accuracy for row in rows], style, color=color, marker="o", markersize=3, label=label)
+    left.axhline(_TARGET, color=GREY, linewidth=1, linestyle=":")
+    left.set_ylabel("accuracy")
+    right.plot(counts, [row.accuracy for row in natural], color=BLUE, marker="o", markersize=3, label="accuracy")
+    right.plot(counts, [row.confidence for row in natural], color=ORANGE, marker="o", markersize=3, label="confidence")
+    right.plot(counts, [row.answered for row in natural], color=GREY, marker="o", markersize=3, label="answered")
+    right.set_title("independent photos, natural classes", fontsize=10)
+    for axes in (left, right):
+        axes.set_xlabel("photos of a plant")
+        axes.set_xticks(counts)
+        axes.set_ylim(min(0.5, *(row.accuracy for row in result.rows)), 1.01)
+        axes.legend(fontsize=8, frameon=False, loc="lower right")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"Several photos, one answer: {result.photos} photos in {result.groups} groups", fontsize=11)
+    return figure
