@@ -23,6 +23,7 @@ _EXTRA_OF: Final = {
     **dict.fromkeys(
         (
             "albumentations",
+            "cleanlab",
             "cv2",
             "filelock",
             "lightning",
@@ -161,6 +162,16 @@ COMMANDS: Final[Mapping[str, Command]] = {
         ("check_data", "paths"),
         ("cassava check-data", "cassava check-data paths.data_dir=photos/cassava check_data.near_distance=4"),
     ),
+    "audit": Command(
+        "find labels that are likely to be wrong, for an expert to look at; what a training can leave out or soften",
+        "evaluation.audit.run:audit",
+        ("audit", "paths"),
+        (
+            "cassava audit",
+            "cassava audit audit.oof_csv=outputs/crossval/version_0/oof.csv audit.max_shown=400",
+            "cassava train data.exclude_csv=outputs/audit/version_0/exclude.csv",
+        ),
+    ),
     "prepare": Command(
         "check the photos, or draw some, and write a table and a summary of them",
         "data.prepare:prepare",
@@ -219,7 +230,6 @@ COMMANDS: Final[Mapping[str, Command]] = {
 PLANNED: Final = (
     "serve",
     "bot",
-    "audit",
     "benchmark",
 )
 

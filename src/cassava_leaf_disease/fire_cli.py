@@ -103,6 +103,12 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
         Flag("force", "download_data.force", "replace what is there", switch=True),
     ),
     "check_data": (Flag("data_dir", "paths.data_dir", "the folder of the data set"),),
+    "audit": (
+        Flag("oof", "audit.oof_csv", "a cross-validation's out-of-fold table"),
+        Flag("data_dir", "paths.data_dir", "the folder of the data set"),
+        Flag("max_shown", "audit.max_shown", "photos in the gallery"),
+        Flag("copies", "audit.near_duplicates", "look for pictures under two labels", switch=True),
+    ),
     "prepare": (
         Flag("data_dir", "paths.data_dir", "the folder of the data set"),
         Flag("synthetic", "data.synthetic.enabled", "draw leaves there first", switch=True),
@@ -183,6 +189,10 @@ class Door:
     def check_data(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava check-data`."""
         return _words("check_data", overrides, flags)
+
+    def audit(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava audit`."""
+        return _words("audit", overrides, flags)
 
     def prepare(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava prepare`."""

@@ -13,6 +13,7 @@ def contradictions(config: "AppConfig") -> Iterator[str]:
     yield from _start(config)
     yield from _mixing(config)
     yield from _time(config)
+    yield from _targets(config)
 
 
 def _imbalance(config: "AppConfig") -> Iterator[str]:
@@ -71,4 +72,12 @@ def _time(config: "AppConfig") -> Iterator[str]:
         yield (
             f"train.early_stopping.patience_epochs={stopping.patience_epochs} train.epochs={epochs}: it could never "
             "stop early; type train.early_stopping.enabled=false, less patience, or more epochs"
+        )
+
+
+def _targets(config: "AppConfig") -> Iterator[str]:
+    if config.data.soft_labels_csv is not None and config.distill.teacher is not None:
+        yield (
+            f"data.soft_labels_csv={config.data.soft_labels_csv} distill.teacher={config.distill.teacher}: both say "
+            "what a photo's target is; type data.soft_labels_csv=null or distill.teacher=null"
         )

@@ -32,6 +32,8 @@ AbsolutePath = Annotated[Path, BeforeValidator(_resolved)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Weighting = Literal["none", "sqrt_inverse", "inverse"]
+FindIssuesBy = Literal["prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "predicted_neq_given"]
+RankLabelsBy = Literal["self_confidence", "normalized_margin", "confidence_weighted_entropy"]
 Tta = Literal["none", "flips", "rotations", "dihedral", "crops", "crops_hflip"]
 
 
@@ -139,7 +141,9 @@ class DataConfig(Section):
     """The photos and how they are divided and drawn.
 
     `pipeline` says where training batches are made: on the device that trains, from photos that are kept
-    there, or by the CPU's loader processes; auto: on the device where that is a CUDA GPU.
+    there, or by the CPU's loader processes; auto: on the device where that is a CUDA GPU. `exclude_csv` and
+    `soft_labels_csv` are what `cassava audit` wrote: photos to leave out of the training part, and probabilities to
+    learn there in place of labels; validation and test keep theirs.
     """
 
     name: str
@@ -149,10 +153,20 @@ class DataConfig(Section):
     cache: CacheConfig
     pipeline: Literal["auto", "device", "loader"]
     sampling: Weighting
+    exclude_csv: AbsolutePath | None
+    soft_labels_csv: AbsolutePath | None
     extra: ExtraConfig
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        cleaning = {"data.exclude_csv": self.exclude_csv, "data.soft_labels_csv": self.soft_labels_csv}
+        for key, path in cleaning.items():
+            if self.synthetic.enabled and path is not None:
+                msg = (
+                    f"{key}={path}: an audit is about photos, and there are none with data.synthetic.enabled=true; "
+                    f"type data.synthetic.enabled=false or {key}=null"
+                )
+                raise ValueError(msg)
         if self.synthetic.enabled and self.extra.csv_path is not None:
             msg = (
                 f"data.extra.csv_path={self.extra.csv_path}: photos beside drawn leaves teach nothing; "
@@ -626,6 +640,25 @@ class CheckDataConfig(Section):
     output_dir: AbsolutePath | None
 
 
+class AuditConfig(Section):
+    """Labels that a model which has not learned them contradicts, for an expert to look at.
+
+    `oof_csv` is the out-of-fold table of a cross-validation (null: of the newest finished one). `find_by` and
+    `rank_by` are cleanlab's names: how suspicious labels are told from others, and how they are ordered. At most
+    `max_drop` of a class's labels go into `exclude.csv`; `soft_weight` is how much of a suspicious label's target
+    in `soft_labels.csv` is the out-of-fold answer. Near duplicates are those of `check_data.near_distance`.
+    """
+
+    oof_csv: AbsolutePath | None
+    find_by: FindIssuesBy
+    rank_by: RankLabelsBy
+    near_duplicates: bool
+    max_shown: int = Field(ge=1, le=2000)
+    max_drop: Fraction
+    soft_weight: Fraction
+    output_dir: AbsolutePath | None
+
+
 class PrepareConfig(Section):
     """Where `prepare` puts its table and its summary of the photos (null: `paths.outputs_dir`/prepare)."""
 
@@ -663,6 +696,7 @@ class AppConfig(Section):
     download_data: DownloadDataConfig
     download_model: DownloadModelConfig
     check_data: CheckDataConfig
+    audit: AuditConfig
     prepare: PrepareConfig
     track: TrackConfig
     publish: PublishConfig

@@ -116,6 +116,12 @@ def check_data(config: AppConfig) -> DataReport:
     return report
 
 
+def find_label_conflicts(photos: Sequence[LabeledPhoto], near_distance: int) -> tuple[LabelConflict, ...]:
+    """The same picture under different labels, among `photos`: exact copies, and near duplicates. Reads them all."""
+    seen = [entry for entry in _look_at_all(photos) if isinstance(entry, _Seen)]
+    return _label_conflicts(_exact_copies(seen), _near_duplicates(seen, {}, near_distance))
+
+
 def _usable_rows(rows: Sequence[TableRow], images_dir: Path) -> tuple[list[LabeledPhoto], list[TableFault]]:
     """The photos with a name and one label, sorted by image_id; and what is wrong with the other rows."""
     faults = []

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.allocator import keep_freed_memory
 from cassava_leaf_disease.data.cache import PhotoCache
+from cassava_leaf_disease.data.cleaning import leave_out, read_excluded, read_soft_labels
 from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.data.datasets import (
     DecodedPhotos,
@@ -30,7 +31,7 @@ from cassava_leaf_disease.data.device.augment import BatchAugmentation
 from cassava_leaf_disease.data.device.decode import decode_photos
 from cassava_leaf_disease.data.device.loader import Batch, DeviceEvalLoader, DeviceTrainLoader
 from cassava_leaf_disease.data.device.photos import PhotoStore, keep_photos
-from cassava_leaf_disease.data.divide import divide_photos
+from cassava_leaf_disease.data.divide import DividedPhotos, divide_photos
 from cassava_leaf_disease.data.extra import read_extra, refuse_labeled
 from cassava_leaf_disease.data.sampling import EpochSampler
 from cassava_leaf_disease.data.splits import PARTS, Part, Split, write_manifest
@@ -68,7 +69,8 @@ class LeafDataModule(LightningDataModule):
 
     `setup("fit")` reads the table, splits it and decodes what the cache lacks; the test part's photos are
     decoded by `setup("test")` alone. `fingerprint` and `split_hash` say "synthetic-..." for drawn leaves,
-    for which `split` stays None.
+    for which `split` stays None. `split` lacks the training photos that `data.exclude_csv` names; `split_hash`
+    and the manifest are those of the whole split, so that a model knows its test part by the photos alone.
 
     The trainer must be made with `use_distributed_sampler=False`: the loaders divide each epoch's photos, and
     each part to measure on, between the ranks themselves.
@@ -79,9 +81,11 @@ class LeafDataModule(LightningDataModule):
         augment = config.augment
         self.spec = Preprocessing(image_size_px=augment.eval_size or augment.image_size, crop_ratio=augment.crop_ratio)
         self.split: Split | None = None
+        self.excluded = 0
         self.fingerprint = ""
         self.split_hash = ""
         self._config = config
+        self._divided: DividedPhotos | None = None
         self._labels: dict[Part, npt.NDArray[np.int64]] = {}
         self._sources: dict[Part, PhotoSource] = {}
         self._on_device: PhotoStore | None = None
@@ -102,7 +106,7 @@ class LeafDataModule(LightningDataModule):
             "test": ("test",),
         }
         if "train" in stages.get(stage, PARTS):
-            self._read_extra()
+            self._read_targets()
         for part in stages.get(stage, PARTS):
             if part == "train" and self.makes_batches_on_device:
                 self._on_device = self._on_device or self._keep_training_photos()
@@ -176,7 +180,7 @@ class LeafDataModule(LightningDataModule):
 
     def write_manifest(self, path: Path) -> None:
         """Writes which photo, or which drawn leaf, is in which part."""
-        write_manifest(self.split or self._drawn_split(), path)
+        write_manifest(self._drawn_split() if self._divided is None else self._divided.split, path)
 
     def train_dataloader(self) -> DataLoader[Batch] | DeviceTrainLoader:
         """Augmented batches; the same in every run with the same seed, whatever the number of workers.
@@ -285,20 +289,36 @@ class LeafDataModule(LightningDataModule):
 
     def _divide_photos(self) -> None:
         divided = divide_photos(self._config)
-        self.split, self.fingerprint = divided.split, divided.fingerprint
-        self.split_hash = self.split.hash
+        self._divided, self.split, self.fingerprint = divided, divided.split, divided.fingerprint
+        self.split_hash = divided.split.hash
+        exclude_csv = self._config.data.exclude_csv
+        if exclude_csv is not None:
+            self.split = leave_out(divided.split, read_excluded(exclude_csv, divided.photos), exclude_csv)
+            self.excluded = len(divided.split.parts["train"]) - len(self.split.parts["train"])
         self._labels = {part: _labels(members) for part, members in self.split.parts.items()}
 
-    def _read_extra(self) -> None:
-        settings = self._config.data.extra
-        if settings.csv_path is None or settings.images_dir is None or self.split is None or self._extra_photos:
+    def _read_targets(self) -> None:
+        """Targets that are more than labels: of the labelled photos by `data.soft_labels_csv`, and of extra photos."""
+        soft_csv, extra_csv = self._config.data.soft_labels_csv, self._config.data.extra.csv_path
+        if self._divided is None or self.split is None or self._soft_targets is not None:
             return
+        if soft_csv is None and extra_csv is None:
+            return
+        targets = np.eye(NUM_CLASSES, dtype=np.float32)[self.labels("train")]
+        if soft_csv is not None:
+            targets = read_soft_labels(soft_csv, self._divided.photos, self.split)
+        self.soften(np.concatenate([targets, *self._read_extra()]))
+
+    def _read_extra(self) -> list[npt.NDArray[np.float32]]:
+        """Takes in the extra photos; their probabilities `(N, C)`, or nothing."""
+        settings = self._config.data.extra
+        if settings.csv_path is None or settings.images_dir is None or self._divided is None:
+            return []
         extra = read_extra(settings.csv_path, settings.images_dir)
-        labeled = [photo for photos in self.split.parts.values() for photo in photos]
+        labeled = [photo for photos in self._divided.split.parts.values() for photo in photos]
         refuse_labeled(extra, labeled, self._config.paths.cache_dir if self._config.data.cache.enabled else None)
         self._extra_photos = extra.photos
-        one_hot = np.eye(NUM_CLASSES, dtype=np.float32)[self.labels("train")]
-        self.soften(np.concatenate([one_hot, extra.probabilities]))
+        return [extra.probabilities]
 
     def _divide_synthetic(self) -> None:
         data = self._config.data

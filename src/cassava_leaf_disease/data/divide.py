@@ -40,8 +40,9 @@ class SplitResult(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class DividedPhotos:
-    """The photos of a data set in their parts, and the fingerprint of all of them."""
+    """The photos of a data set, sorted by image_id; in their parts; and the fingerprint of all of them."""
 
+    photos: tuple[LabeledPhoto, ...]
     split: Split
     fingerprint: str
 
@@ -85,7 +86,7 @@ def divide_photos(config: AppConfig) -> DividedPhotos:
         divided = split_photos(photos, config.data.split, config.data.limits, digests)
     else:
         divided = split_as_written(manifest, photos, digests, config.data)
-    return DividedPhotos(divided, data_fingerprint(photos, digests))
+    return DividedPhotos(photos, divided, data_fingerprint(photos, digests))
 
 
 def split_as_written(

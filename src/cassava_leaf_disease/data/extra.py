@@ -88,8 +88,10 @@ def refuse_labeled(extra: ExtraPhotos, labeled: Sequence[LabeledPhoto], memo_dir
         )
 
 
-def read_probabilities(csv_path: Path, name_column: str) -> tuple[list[str], npt.NDArray[np.float64]]:
-    """As `parse_probabilities`, from a file.
+def read_probabilities(
+    csv_path: Path, name_column: str, wanted: str = _WRITTEN_BY
+) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """As `parse_probabilities`, from a file; `wanted` ends the errors.
 
     Raises:
         DataError: The file is missing or no such table, or its numbers are no probabilities.
@@ -97,17 +99,20 @@ def read_probabilities(csv_path: Path, name_column: str) -> tuple[list[str], npt
     try:
         text = csv_path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise DataError(f"{csv_path}: no UTF-8 text; {_WRITTEN_BY}") from None
+        raise DataError(f"{csv_path}: no UTF-8 text; {wanted}") from None
     except OSError as error:
-        raise DataError(f"{csv_path}: cannot be read ({error.strerror}); {_WRITTEN_BY}") from None
-    return parse_probabilities(text, name_column, str(csv_path))
+        raise DataError(f"{csv_path}: cannot be read ({error.strerror}); {wanted}") from None
+    return parse_probabilities(text, name_column, str(csv_path), wanted)
 
 
-def parse_probabilities(text: str, name_column: str, origin: str) -> tuple[list[str], npt.NDArray[np.float64]]:
+def parse_probabilities(
+    text: str, name_column: str, origin: str, wanted: str = _WRITTEN_BY
+) -> tuple[list[str], npt.NDArray[np.float64]]:
     """The names in a column, each once, and the probabilities `(N, C)` of `prob_0 … prob_4`, made to sum to 1.
 
     Raises:
-        DataError: No such table, or its numbers are no probabilities; `origin` is what the error calls it.
+        DataError: No such table, or its numbers are no probabilities; `origin` is what the error calls it, `wanted`
+            how it ends.
     """
     try:
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
@@ -115,10 +120,10 @@ def parse_probabilities(text: str, name_column: str, origin: str) -> tuple[list[
         values = [[float(row[column]) for column in PROBABILITY_COLUMNS] for row in rows]
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         what = f"no column {error}" if isinstance(error, KeyError) else str(error)
-        raise DataError(f"{origin}: no table of probabilities ({what}); {_WRITTEN_BY}") from None
+        raise DataError(f"{origin}: no table of probabilities ({what}); {wanted}") from None
     wrong = [name for name, row in zip(names, values, strict=True) if not _sums_to_one(row)]
     if wrong:
-        raise DataError(f"{origin}: the probabilities of {name_some(wrong)} do not sum to 1; {_WRITTEN_BY}")
+        raise DataError(f"{origin}: the probabilities of {name_some(wrong)} do not sum to 1; {wanted}")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise DataError(f"{origin}: {name_some(repeated)} stand there more than once; keep one row of each")

@@ -40,6 +40,8 @@ def config_of_model(config: AppConfig, metadata: ModelMetadata) -> AppConfig:
             synthetic=data.synthetic.changed(enabled=drawn, **sizes),
             split=data.split.changed(**split),
             limits=data.limits.changed(**limits),
+            exclude_csv=None,  # they change what a training learns, not its split
+            soft_labels_csv=None,
         ),
         augment=config.augment.changed(image_size=spec.image_size_px, eval_size=None, crop_ratio=spec.crop_ratio),
     )

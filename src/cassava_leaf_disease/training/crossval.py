@@ -17,6 +17,7 @@ from cassava_leaf_disease.inference.predictor import load_predictor
 from cassava_leaf_disease.paths import (
     BEST_CHECKPOINT,
     ENSEMBLE_FILE,
+    OUT_OF_FOLD_FILE,
     checkpoints_dir,
     create_version_dir,
     version_dirs,
@@ -147,5 +148,5 @@ def score_out_of_fold(config: AppConfig, folder: Path, results: list[TrainResult
         image_ids.extend(data.image_ids("val"))
         folds.extend([index] * len(dataset))
     all_labels, all_probabilities = np.concatenate(labels), np.concatenate(probabilities)
-    write_predictions(folder / "oof.csv", image_ids, all_labels, all_probabilities, {"fold": folds})
+    write_predictions(folder / OUT_OF_FOLD_FILE, image_ids, all_labels, all_probabilities, {"fold": folds})
     return score(all_labels, all_probabilities, CLASS_NAMES, config.evaluate.bootstrap_samples)

@@ -34,11 +34,11 @@ from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.ensemble import load_found
 from cassava_leaf_disease.inference.predictor import AnyPredictor, Predictor
 from cassava_leaf_disease.modeling.calibration import soften
+from cassava_leaf_disease.paths import OUT_OF_FOLD_FILE
 
 logger = logging.getLogger(__name__)
 
 SOFT_TARGETS_FILE: Final = "soft_targets.csv"
-OUT_OF_FOLD_FILE: Final = "oof.csv"
 
 
 def soften_targets(config: AppConfig, data: LeafDataModule, resumed: Path | None) -> str | None:

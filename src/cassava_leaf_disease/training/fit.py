@@ -210,6 +210,7 @@ def describe_result(
 ) -> TrainResult:
     """The run's figures and circumstances."""
     config, matrix = module.config, module.confusion.get("test")
+    beside = {"extra": len(data.extra_ids()), "excluded": data.excluded}
     intervals = {} if matrix is None else bootstrap_intervals(matrix, config.evaluate.bootstrap_samples)
     return TrainResult(
         run_dir=recorder.run_dir,
@@ -220,7 +221,7 @@ def describe_result(
         best_epoch=recorder.best_epoch,
         epochs=len(recorder.history),
         seconds=round(time.perf_counter() - session.started_s, 1),
-        photos=data.sizes() | ({"extra": len(data.extra_ids())} if data.extra_ids() else {}),
+        photos=data.sizes() | {name: count for name, count in beside.items() if count},
         backbone=config.model.backbone,
         data_fingerprint=data.fingerprint,
         split_hash=data.split_hash,
