@@ -59,6 +59,10 @@ bench *arguments:
 bench-train *arguments:
     uv run python benchmarks/bench_train.py {{ arguments }}
 
+# what an audit finds of labels that were flipped on purpose
+bench-audit *arguments:
+    uv run python benchmarks/bench_audit.py {{ arguments }}
+
 # write the resolved tree into pyproject.toml; --upgrade takes newer versions (uvx --from rust-just just pin)
 pin *arguments:
     uv run --no-project python tools/pin_tree.py {{ arguments }}
