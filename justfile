@@ -63,6 +63,14 @@ bench-train *arguments:
 bench-audit *arguments:
     uv run python benchmarks/bench_audit.py {{ arguments }}
 
+# one device against several: just bench-scale --devices 1,2
+bench-scale *arguments:
+    uv run python benchmarks/bench_scale.py {{ arguments }}
+
+# what each choice of a training recipe is worth, over several seeds
+bench-recipes *arguments:
+    uv run python benchmarks/compare_recipes.py {{ arguments }}
+
 # write the resolved tree into pyproject.toml; --upgrade takes newer versions (uvx --from rust-just just pin)
 pin *arguments:
     uv run --no-project python tools/pin_tree.py {{ arguments }}

@@ -14,6 +14,13 @@ def test_an_experiment_sets_its_recipe_and_yields_to_the_command_line() -> None:
     assert (config.train.epochs, config.model.backbone) == (3, "resnet18")
 
 
+def test_the_better_recipe_tests_larger_photos_and_chooses_nothing_on_the_validation_photos() -> None:
+    config = load_config(["experiment=field_448", "model=mobilenetv2"])
+
+    assert (config.augment.image_size, config.augment.eval_size, config.augment.mix.p) == (384, 448, 0.8)
+    assert (config.train.epochs, config.train.keep, config.data.sampling) == (24, "last", "sqrt_inverse")
+
+
 @pytest.mark.parametrize("experiment", [[], ["experiment=field_384"]])
 def test_a_wrong_value_is_one_clear_line_with_and_without_an_experiment(experiment: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"^train\.epochs=abc: expected a whole number from 1"):
@@ -21,5 +28,5 @@ def test_a_wrong_value_is_one_clear_line_with_and_without_an_experiment(experime
 
 
 def test_an_unknown_experiment_lists_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"experiment=foo: no such choice; accepted: field_384"):
+    with pytest.raises(ConfigError, match=r"experiment=foo: no such choice; accepted: field_384, field_448"):
         load_config(["experiment=foo"])
