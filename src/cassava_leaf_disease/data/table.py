@@ -73,26 +73,44 @@ def kaggle_layout(data_dir: Path) -> tuple[Path, Path]:
     return csv_path, images_dir
 
 
-def read_table(csv_path: Path, images_dir: Path) -> tuple[LabeledPhoto, ...]:
+def read_table(csv_path: Path, images_dir: Path, columns: tuple[str, str] = COLUMNS) -> tuple[LabeledPhoto, ...]:
     """The rows of a `train.csv`-like table whose photos lie in `images_dir`, sorted by image_id.
 
-    The table needs the columns `image_id` and `label`; others are ignored. Every row needs a label: an
-    empty one is an error, so that no photo drops out of a measurement unseen.
+    The table needs the two `columns`, of the photo's name and of its label; others are ignored. Every row needs a
+    label: an empty one is an error, so that no photo drops out of a measurement unseen.
 
     Raises:
         DataError: Names the table, the lines or files in question and what to do about them.
     """
+    check_places(csv_path, images_dir, columns)
+    rows = read_rows(csv_path, columns)
+    _check_labels(csv_path, rows)
+    check_photos(csv_path, images_dir, rows)
+    photos = (LabeledPhoto(row.image_id, int(row.label), images_dir / row.image_id) for row in rows)
+    return tuple(sorted(photos, key=lambda photo: photo.image_id))
+
+
+def check_places(csv_path: Path, images_dir: Path, columns: Sequence[str] = COLUMNS) -> None:
+    """Refuses a table or a folder that is not there.
+
+    Raises:
+        DataError: Names the one that is missing.
+    """
     if not csv_path.is_file():
-        raise DataError(f"no table: {csv_path} is missing or no file; expected a CSV file with {_header()}")
+        raise DataError(f"no table: {csv_path} is missing or no file; expected a CSV file with {_header(columns)}")
     if not images_dir.is_dir():
         raise DataError(f"no photos: {images_dir} is missing or no folder; expected the photos that {csv_path} names")
-    rows = read_rows(csv_path)
-    _check_labels(csv_path, rows)
+
+
+def check_photos(csv_path: Path, images_dir: Path, rows: Sequence[TableRow]) -> None:
+    """Refuses rows that do not name one file of the folder each; their labels are not looked at.
+
+    Raises:
+        DataError: Names the table, the lines or files in question and what to do about them.
+    """
     _check_names(csv_path, rows)
     _check_duplicates(csv_path, rows)
     _check_files(csv_path, images_dir, rows)
-    photos = (LabeledPhoto(row.image_id, int(row.label), images_dir / row.image_id) for row in rows)
-    return tuple(sorted(photos, key=lambda photo: photo.image_id))
 
 
 def name_some(names: Sequence[str]) -> str:
@@ -101,23 +119,25 @@ def name_some(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - NAMED_AT_MOST} more" if len(names) > NAMED_AT_MOST else shown
 
 
-def _header() -> str:
-    return f"the columns {','.join(COLUMNS)}"
+def _header(columns: Sequence[str] = COLUMNS) -> str:
+    return f"the columns {','.join(columns)}"
 
 
-def read_rows(csv_path: Path) -> list[TableRow]:
+def read_rows(csv_path: Path, columns: tuple[str, str] = COLUMNS) -> list[TableRow]:
     """The rows of a table as they stand there, at least one; what they say is not checked.
+
+    `columns` are those of the photo's name and of its label.
 
     Raises:
         DataError: No readable CSV with the two columns.
     """
     try:
         with csv_path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(_rows(csv_path, file))
+            rows = list(_rows(csv_path, file, columns))
     except UnicodeDecodeError as error:
         raise DataError(f"{csv_path} is no UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from None
     except csv.Error as error:
-        raise DataError(f"{csv_path} is no readable CSV: {error}; expected {_header()}") from None
+        raise DataError(f"{csv_path} is no readable CSV: {error}; expected {_header(columns)}") from None
     except OSError as error:
         raise DataError(f"{csv_path} cannot be read: {error.strerror}") from None
     if not rows:
@@ -125,16 +145,18 @@ def read_rows(csv_path: Path) -> list[TableRow]:
     return rows
 
 
-def _rows(csv_path: Path, file: TextIO) -> Iterator[TableRow]:
+def _rows(csv_path: Path, file: TextIO, wanted: tuple[str, str]) -> Iterator[TableRow]:
     reader = csv.DictReader(file, skipinitialspace=True)
     columns = [name.strip() for name in reader.fieldnames or []]
     reader.fieldnames = columns
-    if absent := [name for name in COLUMNS if name not in columns]:
+    if absent := [name for name in wanted if name not in columns]:
         seen = ",".join(columns) or "nothing"
-        raise DataError(f"{csv_path} has no column {' and no column '.join(absent)}: seen {seen}, expected {_header()}")
+        raise DataError(
+            f"{csv_path} has no column {' and no column '.join(absent)}: seen {seen}, expected {_header(wanted)}"
+        )
     for values in reader:
         cells: Mapping[str, str | None] = values
-        yield TableRow(reader.line_num, *((cells[name] or "").strip() for name in COLUMNS))
+        yield TableRow(reader.line_num, *((cells[name] or "").strip() for name in wanted))
 
 
 def _check_labels(csv_path: Path, rows: Iterable[TableRow]) -> None:
