@@ -37,7 +37,7 @@ _EXTRA_OF: Final = {
     ),
     **dict.fromkeys(("optuna", "sqlalchemy"), "scale"),
     "torchvision": "train",
-    **dict.fromkeys(("imagehash", "matplotlib"), "train"),
+    **dict.fromkeys(("imagehash", "jinja2", "matplotlib"), "train"),
     **dict.fromkeys(
         ("backports", "boto3", "botocore", "dotenv", "dvc", "kagglehub", "mlflow", "py7zr", "rarfile", "requests"),
         "track",
@@ -98,6 +98,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
         (
             "cassava evaluate infer.checkpoint_path=outputs/runs/version_0/checkpoints/best.ckpt",
             "cassava evaluate evaluate.csv_path=other/train.csv evaluate.images_dir=other/train_images",
+            "cassava evaluate evaluate.report=true 'evaluate.compare=[other.ckpt,other.onnx]'",
         ),
     ),
     "plants": Command(

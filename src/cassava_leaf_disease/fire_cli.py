@@ -65,6 +65,9 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
         Flag("part", "evaluate.part", "train, val or test"),
         Flag("csv", "evaluate.csv_path", "a table like train.csv"),
         Flag("images", "evaluate.images_dir", "the folder of its photos"),
+        Flag("report", "evaluate.report", "also a page for people", switch=True),
+        Flag("compare", "evaluate.compare", "models or predictions.csv: '[b.ckpt]'"),
+        Flag("slices", "evaluate.slices_csv", "a table of the photos to group by"),
     ),
     "plants": (
         *_CHECKPOINT,

@@ -533,18 +533,41 @@ class InferConfig(Section):
 
 
 class EvaluateConfig(Section):
-    """Which photos a checkpoint is measured on.
+    """Which photos a checkpoint is measured on, and what is told about it.
 
     `part` names a part of the split that the checkpoint was trained with; `csv_path` and `images_dir`
-    name any table in the Kaggle layout instead.
+    name any table instead, `image_column` and `label_column` its columns. `class_map` brings the class names of
+    another collection to ours (a class id, a name, or null where there is no counterpart). `report` writes a page
+    for people, with at most `report_photos` mistakes of a kind, by the columns of `slices_csv` too, and compared
+    with the models or `predictions.csv` files in `compare`.
     """
 
     part: Literal["train", "val", "test"]
     csv_path: AbsolutePath | None
     images_dir: AbsolutePath | None
+    image_column: str = Field(min_length=1)
+    label_column: str = Field(min_length=1)
+    class_map: dict[str, int | str | None] | AbsolutePath | None = Field(
+        description="a class map such as {mosaic:3,brown spot:null}, the path of a YAML or CSV file, or null"
+    )
     batch_size: int = Field(ge=1, le=8192)
     bootstrap_samples: int = Field(ge=100, le=100_000)
     output_dir: AbsolutePath | None
+    report: bool
+    report_photos: int = Field(ge=0, le=60)
+    slices_csv: AbsolutePath | None
+    compare: tuple[AbsolutePath, ...] = Field(description="a list of paths such as [b.ckpt,predictions.csv]")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.class_map is not None and self.csv_path is None:
+            msg = "evaluate.class_map is set without evaluate.csv_path; type evaluate.csv_path=labels.csv too"
+            raise ValueError(msg)
+        for key in ("slices_csv", "compare"):
+            if getattr(self, key) and not self.report:
+                msg = f"evaluate.{key} is for the report; type evaluate.report=true too"
+                raise ValueError(msg)
+        return self
 
 
 class PlantsConfig(Section):

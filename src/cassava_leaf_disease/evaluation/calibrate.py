@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError
-from cassava_leaf_disease.evaluation.evaluate import select_photos
 from cassava_leaf_disease.evaluation.figures import reliability_figure, write_figure
 from cassava_leaf_disease.evaluation.predictions import predict_photos
+from cassava_leaf_disease.evaluation.selection import select_photos
 from cassava_leaf_disease.inference.discover import FoundModel, find_model
 from cassava_leaf_disease.inference.predictor import check_device, is_ensemble, is_exported, load_predictor
 from cassava_leaf_disease.modeling.calibration import (

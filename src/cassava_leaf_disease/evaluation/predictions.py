@@ -49,7 +49,10 @@ def write_predictions(
     probabilities: npt.NDArray[np.float64],
     extra: Mapping[str, Sequence[object]] | None = None,
 ) -> None:
-    """Writes a row a photo: `image_id,label,predicted,prob_0 … prob_4`, and the `extra` columns."""
+    """Writes a row a photo: `image_id,label,predicted,prob_0 … prob_4`, and the `extra` columns.
+
+    A label below 0 is none of ours, and its cell is empty.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     extra = extra or {}
@@ -57,5 +60,6 @@ def write_predictions(
     writer.writerow(["image_id", "label", "predicted", *(f"prob_{index}" for index in classes), *extra])
     for row, (image_id, label, probs) in enumerate(zip(image_ids, labels, probabilities, strict=True)):
         others = [values[row] for values in extra.values()]
-        writer.writerow([image_id, int(label), int(probs.argmax()), *(f"{prob:.6f}" for prob in probs), *others])
+        cell = int(label) if label >= 0 else ""
+        writer.writerow([image_id, cell, int(probs.argmax()), *(f"{prob:.6f}" for prob in probs), *others])
     write_text(path, buffer.getvalue())
