@@ -18,9 +18,11 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
+
 from bench_train import photos_dir
 
 EPOCH_LINE = re.compile(r"epoch (\d+)/\d+ ")
@@ -102,7 +104,7 @@ def measure(options: argparse.Namespace, devices: int, data_dir: Path, outputs_d
                 ends.append(time.perf_counter())
     if process.returncode or len(ends) < 2:
         sys.exit("".join(log[-20:]))
-    later = [end - begin for begin, end in zip(ends, ends[1:], strict=False)]
+    later = [end - begin for begin, end in pairwise(ends)]
     return Measured(ends[0] - start, later, round(options.photos * 0.98))
 
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
@@ -145,18 +145,18 @@ def run(job: Job) -> dict[str, object]:
     }
 
 
-def read(path: Path) -> list[dict[str, object]]:
+def read(path: Path) -> list[dict[str, Any]]:
     """The lines of a results file; none where there is no file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def print_table(jobs: Sequence[Job], lines: Sequence[Mapping[str, object]]) -> None:
+def print_table(jobs: Sequence[Job], lines: Sequence[Mapping[str, Any]]) -> None:
     """Mean and standard deviation over seeds, best validation macro-F1 first."""
     words = {job.name: job.words for job in jobs}
     found: dict[str, list[Mapping[str, float]]] = defaultdict(list)
     for line in lines:
-        if tuple(line["words"]) == words.get(str(line["name"])):  # type: ignore[call-overload]
-            found[str(line["name"])].append(line["metrics"])  # type: ignore[arg-type]
+        if tuple(line["words"]) == words.get(line["name"]):
+            found[line["name"]].append(line["metrics"])
     keys = ("val/acc", "val/f1_macro", "test/acc", "test/f1_macro")
     print("| row | runs | validation accuracy | macro-F1 | test accuracy | macro-F1 |")
     print("| --- | --- | --- | --- | --- | --- |")

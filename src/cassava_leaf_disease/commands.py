@@ -116,6 +116,15 @@ COMMANDS: Final[Mapping[str, Command]] = {
         ("infer", "paths"),
         ("cassava calibrate infer.checkpoint_path=outputs/runs/version_0/checkpoints/best.ckpt",),
     ),
+    "fit-gate": Command(
+        "fit what refuses poor photos, foreign subjects and unsure answers, and keep it in the checkpoint",
+        "evaluation.fit_gate:fit_gate",
+        ("gate", "infer", "paths"),
+        (
+            "cassava fit-gate infer.checkpoint_path=outputs/runs/version_0/checkpoints/best.ckpt",
+            "cassava fit-gate gate.score=mahalanobis gate.foreign_dir=photos/not_cassava",
+        ),
+    ),
     "ensemble": Command(
         "make several checkpoints answer as one model, by a small file that names them",
         "inference.make_ensemble:ensemble",

@@ -47,13 +47,30 @@ class ModelIdentity(BaseModel):
     members: tuple[str, ...] = Field(default=(), exclude_if=lambda members: not members)
 
 
+class Check(BaseModel):
+    """One thing that was looked at before a verdict: what was measured, and the limits that it was held to.
+
+    `foreign` tells how unlike the leaves of the training a photo is: 0 as a typical one, 1 at the limit.
+    `confidence` is that of the answer; the others are those of `PhotoQuality` (`imaging/quality.py`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: Literal["sharpness", "brightness", "contrast", "dark", "bright", "foreign", "confidence"]
+    value: float
+    at_least: float | None = None
+    at_most: float | None = None
+    passed: bool
+
+
 class Prediction(BaseModel):
     """The answer about one photo: the JSON of the CLI, the API, the bot's client and the report.
 
     `probabilities` maps every class name to its probability; they sum to 1. `top_k` is sorted, most
-    probable first. `views` names the views of the photo whose answers were averaged, where there were
-    several. `explanation` is the file of its heatmap, where one was asked for. Fields are added over time,
-    never renamed.
+    probable first. `verdict` says whether it can be relied on, `reasons` in plain words why it is no diagnosis, and
+    `checks` what was looked at; a model without a gate in its file checks the confidence alone. `views` names the
+    views of the photo whose answers were averaged, where there were several. `explanation` is the file of its
+    heatmap, where one was asked for. Fields are added over time, never renamed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +81,8 @@ class Prediction(BaseModel):
     probabilities: dict[str, Probability]
     top_k: tuple[ClassProbability, ...]
     verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
     model: ModelIdentity
     image: str | None = None
     views: tuple[str, ...] = Field(default=(), exclude_if=lambda views: not views)

@@ -77,6 +77,12 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
         Flag("images", "evaluate.images_dir", "the folder of its photos"),
     ),
     "calibrate": _CHECKPOINT,
+    "fit_gate": (
+        *_CHECKPOINT,
+        Flag("score", "gate.score", "knn, mahalanobis or energy"),
+        Flag("max_refused", "gate.max_refused", "fraction of real leaves refused as not_cassava"),
+        Flag("foreign", "gate.foreign_dir", "a folder of photos without cassava, to measure on"),
+    ),
     "ensemble": (
         Flag("members", "ensemble.members", "the checkpoints: '[a.ckpt,b.ckpt]'"),
         Flag("output", "ensemble.output_path", "the file to write"),
@@ -168,6 +174,10 @@ class Door:
     def calibrate(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava calibrate`."""
         return _words("calibrate", overrides, flags)
+
+    def fit_gate(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava fit-gate`."""
+        return _words("fit_gate", overrides, flags)
 
     def ensemble(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava ensemble`."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,9 @@ from cassava_leaf_disease.inference.ensemble import EnsemblePredictor
 from cassava_leaf_disease.inference.predictor import Predictor
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
 
+if TYPE_CHECKING:
+    from cassava_leaf_disease.modeling.gate_arrays import GateArrays
+
 SURE = (0.02, 0.02, 0.02, 0.92, 0.02)
 LIKELY = (0.02, 0.05, 0.15, 0.6, 0.18)
 OTHER = (0.02, 0.02, 0.92, 0.02, 0.02)
@@ -45,6 +48,7 @@ class Silent:
 
     def __init__(self, metadata: ModelMetadata) -> None:
         self.metadata = metadata
+        self.gate_arrays: GateArrays | None = None
 
     def run(self, batch: npt.NDArray[np.float32]) -> EngineOutputs:
         raise AssertionError(batch.shape)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import matplotlib as mpl
 import numpy as np
@@ -28,6 +28,9 @@ from cassava_leaf_disease.inference.infer import infer
 from cassava_leaf_disease.inference.predictor import Predictor, load_predictor
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
 
+if TYPE_CHECKING:
+    from cassava_leaf_disease.modeling.gate_arrays import GateArrays
+
 Config = Callable[..., AppConfig]
 WriteCheckpoint = Callable[[Path, ModelMetadata], Path]
 
@@ -40,6 +43,7 @@ class LightPlaces:
 
     def __init__(self, metadata: ModelMetadata, places: int = 8) -> None:
         self.metadata = metadata
+        self.gate_arrays: GateArrays | None = None
         self._places = places
 
     def run(self, batch: npt.NDArray[np.float32]) -> EngineOutputs:

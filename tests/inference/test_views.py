@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from cassava_leaf_disease.inference.engines.base import Engine, EngineOutputs
 from cassava_leaf_disease.inference.predictor import Predictor, load_predictor
 from cassava_leaf_disease.inference.views import VIEWS, views_of
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
+
+if TYPE_CHECKING:
+    from cassava_leaf_disease.modeling.gate_arrays import GateArrays
 
 UInt8Image = npt.NDArray[np.uint8]
 
@@ -52,6 +55,7 @@ class BrightestQuarter:
 
     def __init__(self, metadata: ModelMetadata) -> None:
         self.metadata = metadata
+        self.gate_arrays: GateArrays | None = None
 
     def run(self, batch: npt.NDArray[np.float32]) -> EngineOutputs:
         half = batch.shape[2] // 2

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from scipy.optimize import brentq  # type: ignore[import-untyped]
+from scipy.optimize import brentq
 
 from cassava_leaf_disease.modeling.losses.bi_tempered import BiTempered, fixed_point_steps, tempered_log_softmax
 

@@ -34,6 +34,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Weighting = Literal["none", "sqrt_inverse", "inverse"]
 FindIssuesBy = Literal["prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "predicted_neq_given"]
 RankLabelsBy = Literal["self_confidence", "normalized_margin", "confidence_weighted_entropy"]
+OodScore = Literal["knn", "mahalanobis", "energy"]
 Tta = Literal["none", "flips", "rotations", "dihedral", "crops", "crops_hflip"]
 
 
@@ -395,7 +396,8 @@ class TrainConfig(Section):
     `sync_batchnorm` lets batch norms see all GPUs' photos (auto: where a GPU has fewer than 16 in a step). `run_dir`
     names the run's folder (null: the next `version_N` under `paths.outputs_dir`/runs). `keep` is the epoch whose
     weights `best.ckpt` holds: the one of the best validation macro-F1, or the last one, for which nothing is chosen
-    on the validation photos. With `calibrate` that checkpoint gets a temperature, where 100 photos or more validate.
+    on the validation photos. With `calibrate` that checkpoint gets a temperature, and with `fit_gate` a gate, where
+    100 photos or more validate; drawn leaves give no gate, since every photo is foreign to them.
     With `cudnn_benchmark` cuDNN times its kernels for each shape first: light networks lose by it.
     """
 
@@ -415,6 +417,7 @@ class TrainConfig(Section):
     save_checkpoints: bool
     keep: Literal["best", "last"]
     calibrate: bool
+    fit_gate: bool
     max_time: str | None = Field(
         pattern=r"^\d{2,}:\d{2}:\d{2}:\d{2}$", description="DD:HH:MM:SS, such as 00:01:30:00, or null"
     )
@@ -583,6 +586,29 @@ class PlantsConfig(Section):
     output_dir: AbsolutePath | None
 
 
+class GateConfig(Section):
+    """What `fit-gate` learns from training and validation photos, so that a model can tell when not to diagnose.
+
+    `score` is the distance from the leaves of the training (see `inference/ood.py`): among `dimensions` main
+    components of the features of at most `reference_photos`, to the n-th of the `neighbors`. The limit is the one
+    that `max_refused` of the validation photos exceed. A photo is poor beyond the `photo_quantile` of the training
+    photos and `photo_margin` of what is left from there to nothing. A diagnosis needs the confidence at which
+    validation answers are `target_accuracy` right, or, where that is too much to ask, the one that `min_coverage`
+    of them have.
+    """
+
+    score: OodScore
+    dimensions: int = Field(ge=1, le=256)
+    neighbors: int = Field(ge=1, le=100)
+    reference_photos: int = Field(ge=10, le=20_000)
+    max_refused: float = Field(gt=0, le=0.2)
+    photo_quantile: float = Field(ge=0, le=0.1)
+    photo_margin: float = Field(gt=0, lt=1)
+    target_accuracy: Fraction
+    min_coverage: Fraction
+    foreign_dir: AbsolutePath | None
+
+
 class EnsembleConfig(Section):
     """Several checkpoints as one model, written to `output_path` as a small JSON file that names them.
 
@@ -712,6 +738,7 @@ class AppConfig(Section):
     infer: InferConfig
     evaluate: EvaluateConfig
     plants: PlantsConfig
+    gate: GateConfig
     crossval: CrossvalConfig
     tune: TuneConfig
     ensemble: EnsembleConfig

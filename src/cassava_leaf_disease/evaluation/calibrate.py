@@ -16,12 +16,14 @@ from cassava_leaf_disease.evaluation.selection import select_photos
 from cassava_leaf_disease.inference.discover import FoundModel, find_model
 from cassava_leaf_disease.inference.predictor import check_device, is_ensemble, is_exported, load_predictor
 from cassava_leaf_disease.modeling.calibration import (
+    choose_confidence,
     expected_calibration_error,
     fit_temperature,
     negative_log_likelihood,
     soften,
 )
 from cassava_leaf_disease.modeling.checkpoint import describe_anew, load_checkpoint
+from cassava_leaf_disease.modeling.metadata import Thresholds
 from cassava_leaf_disease.paths import LAST_CHECKPOINT, checkpoints_dir
 from cassava_leaf_disease.storage.files import write_json
 
@@ -44,7 +46,10 @@ class Calibration(BaseModel):
 
 
 class CalibrationResult(BaseModel):
-    """The checkpoint's new temperature and the one before; `test` is null where its split has no test part."""
+    """The checkpoint's new temperature and the one before; `test` is null where its split has no test part.
+
+    `min_confidence` is that of a diagnosis from now on: chosen anew where it had been chosen on photos.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,6 +57,7 @@ class CalibrationResult(BaseModel):
     backbone: str
     temperature_before: float
     temperature: float
+    min_confidence: float
     validation: Calibration
     test: Calibration | None
     figure: Path
@@ -81,8 +87,8 @@ def calibrate(config: AppConfig) -> CalibrationResult:
         logger.warning("the validation part has %d photos: the temperature is mostly chance", len(answers["val"][1]))
     factor = fit_temperature(*answers["val"])
     temperature = described.temperature * factor
-    run_dir = found.path.parent.parent
-    folder = run_dir if found.path.parent == checkpoints_dir(run_dir) else found.path.parent
+    folder = folder_of(found.path)
+    thresholds = follow_temperature(described.thresholds, soften(answers["val"][0], factor), answers["val"][1])
     measured = {part: measure(*answer, factor) for part, answer in answers.items()}
     probabilities, labels = answers.get("test", answers["val"])
     title = f"{described.name}, {len(labels)} {'test' if 'test' in answers else 'validation'} photos"
@@ -95,14 +101,32 @@ def calibrate(config: AppConfig) -> CalibrationResult:
         backbone=described.backbone,
         temperature_before=described.temperature,
         temperature=temperature,
+        min_confidence=thresholds.min_confidence,
         validation=measured["val"],
         test=measured.get("test"),
         figure=write_figure(figure, folder / "figures" / "reliability.png"),
     )
     prior = tuple(soften(answers["val"][0], factor).mean(axis=0).tolist())
-    describe_anew(found.path, loaded, described.model_copy(update={"temperature": temperature, "class_prior": prior}))
+    update = {"temperature": temperature, "class_prior": prior, "thresholds": thresholds}
+    describe_anew(found.path, loaded, described.model_copy(update=update))
     write_json(folder / "calibration.json", result.model_dump(mode="json"))
     return result
+
+
+def folder_of(checkpoint: Path) -> Path:
+    """Where what was found about a checkpoint is written: its run's folder, or the one that it lies in."""
+    run_dir = checkpoint.parent.parent
+    return run_dir if checkpoint.parent == checkpoints_dir(run_dir) else checkpoint.parent
+
+
+def follow_temperature(
+    thresholds: Thresholds, probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]
+) -> Thresholds:
+    """A confidence that was chosen on validation photos, chosen anew by its rule on their answers as they are now."""
+    if thresholds.rule is None:
+        return thresholds
+    chosen = choose_confidence(probabilities, labels, thresholds.rule.target_accuracy, thresholds.rule.min_coverage)
+    return thresholds.model_copy(update={"min_confidence": chosen})
 
 
 def measure(probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], factor: float) -> Calibration:

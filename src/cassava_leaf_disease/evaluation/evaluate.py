@@ -1,5 +1,6 @@
 """`cassava evaluate`: a checkpoint's figures on the test part, or on any table in the Kaggle layout."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.class_map import NO_COUNTERPART
-from cassava_leaf_disease.domain import CLASS_NAMES, ModelIdentity, ModelSource
+from cassava_leaf_disease.domain import CLASS_NAMES, ModelIdentity, ModelSource, Prediction
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.evaluation.outside import OutsideScores, score_outside
-from cassava_leaf_disease.evaluation.predictions import predict_photos, write_predictions
+from cassava_leaf_disease.evaluation.predictions import judge_photos, verdict_columns, write_predictions
 from cassava_leaf_disease.evaluation.report.write import Measured, prepare_report, write_report
 from cassava_leaf_disease.evaluation.scores import Scores, score
 from cassava_leaf_disease.evaluation.selection import SelectedPhotos, select_photos
@@ -57,8 +58,9 @@ def evaluate(config: AppConfig) -> EvaluationResult:
     predictor = load_model(config)
     photos = select_photos(config, predictor)
     prepared = prepare_report(config, photos) if settings.report else None
-    probabilities = predict_photos(predictor, photos.source, settings.batch_size)
-    verdicts = [predictor.answer(row, top_k=1).verdict for row in probabilities.tolist()]
+    answers = judge_photos(predictor, photos.source, settings.batch_size)
+    probabilities = np.array([list(answer.probabilities.values()) for answer in answers])
+    verdicts = [answer.verdict for answer in answers]
     output_dir = settings.output_dir or default_output_dir(predictor.identity, config)
     samples, known = settings.bootstrap_samples, photos.known
     outside = None if photos.outside is None else score_outside(photos.outside, probabilities, verdicts, samples)
@@ -76,21 +78,23 @@ def evaluate(config: AppConfig) -> EvaluationResult:
         output_dir=output_dir,
         report=None if prepared is None else write_report(config, measured, prepared, output_dir),
     )
-    write_answers(output_dir / "predictions.csv", photos, probabilities)
+    write_answers(output_dir / "predictions.csv", photos, probabilities, answers)
     write_json(output_dir / "figures.json", main_figures(result.scores))
     write_json(output_dir / "metrics.json", result.model_dump(mode="json"))
     return result
 
 
-def write_answers(path: Path, photos: SelectedPhotos, probabilities: npt.NDArray[np.float64]) -> None:
-    """Writes the answers with the names of their classes, and what another collection calls the label."""
+def write_answers(
+    path: Path, photos: SelectedPhotos, probabilities: npt.NDArray[np.float64], answers: Sequence[Prediction]
+) -> None:
+    """Writes the answers with the names of their classes, verdicts, and what another collection calls the label."""
     names = {
         "label_name": ["" if label == NO_COUNTERPART else CLASS_NAMES[label] for label in photos.labels],
         "predicted_name": [CLASS_NAMES[best] for best in probabilities.argmax(axis=1)],
     }
     if photos.outside is not None:
         names["outside_class"] = list(photos.outside.classes)
-    write_predictions(path, photos.image_ids, photos.labels, probabilities, names)
+    write_predictions(path, photos.image_ids, photos.labels, probabilities, names | verdict_columns(answers))
 
 
 def main_figures(scores: Scores) -> dict[str, float]:

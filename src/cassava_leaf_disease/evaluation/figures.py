@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cassava_leaf_disease.domain import CLASS_NAMES
-from cassava_leaf_disease.modeling.calibration import expected_calibration_error, reliability
+from cassava_leaf_disease.modeling.calibration import expected_calibration_error, reliability, risk_coverage
 from cassava_leaf_disease.storage.files import replacing
 
 if TYPE_CHECKING:
@@ -129,6 +129,62 @@ def reliability_figure(
         axes.set_ylim(0, 1.05)
         axes.legend(fontsize=8, frameon=False, loc="upper left")
         axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(_lines(title, 90), fontsize=11)
+    return figure
+
+
+def risk_coverage_figure(
+    answers: Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]], min_confidence: float, title: str
+) -> "Figure":
+    """Accuracy by the fraction of photos that get a diagnosis, the surest first.
+
+    A curve for each of `answers`: probabilities `(N, C)` and labels `(N,)`. Dots mark what `min_confidence` answers.
+    """
+    figure = new_figure(6.4, 4.4)
+    axes = figure.add_subplot()
+    for (name, (probabilities, labels)), color in zip(answers.items(), (GREY, BLUE, GREEN), strict=False):
+        confidences, coverage, accuracy = risk_coverage(probabilities, labels)
+        axes.plot(coverage, accuracy, color=color, label=f"{name} ({len(labels)} photos)")
+        answered = int((confidences >= min_confidence).sum())
+        if answered:
+            axes.plot(coverage[answered - 1], accuracy[answered - 1], "o", color=ORANGE)
+            axes.annotate(
+                f"{accuracy[answered - 1]:.0%} of {coverage[answered - 1]:.0%}",
+                (coverage[answered - 1], accuracy[answered - 1]),
+                textcoords="offset points",
+                xytext=(5, 6),
+                fontsize=8,
+            )
+    axes.set_xlabel(f"fraction answered; dots: confidence from {min_confidence:.2f} up")
+    axes.set_ylabel("right answers among them")
+    axes.set_xlim(0, 1.02)
+    axes.legend(fontsize=8, frameon=False, loc="lower left")
+    axes.set_title(_lines(title, 70), fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def foreign_figure(scores: Mapping[str, Mapping[str, npt.NDArray[np.float64]]], title: str) -> "Figure":
+    """How foreign each score finds sets of photos, a panel for each score; what lies right of the line is refused."""
+    colors = {"train": GREY, "val": GREEN, "test": BLUE, "foreign": ORANGE}
+    figure = new_figure(4.2 * len(scores) + 0.4, 3.8)
+    for axes, (name, sets) in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True):
+        low, high = (float(np.quantile(np.concatenate([*sets.values()]), share)) for share in (0.0, 0.995))
+        for part, values in sets.items():
+            axes.hist(
+                np.minimum(values, high),
+                bins=np.linspace(low, max(high, 1.0), 40).tolist(),
+                density=True,
+                histtype="step",
+                color=colors[part],
+                label=f"{part} ({len(values)})",
+            )
+        axes.axvline(1, color="black", linewidth=1, linestyle="--")
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("0: a typical leaf, 1: the limit")
+        axes.set_yticks([])
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
     figure.suptitle(_lines(title, 90), fontsize=11)
     return figure
 

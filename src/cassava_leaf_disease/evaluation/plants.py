@@ -20,9 +20,10 @@ from pydantic import BaseModel, ConfigDict
 from cassava_leaf_disease.config.schema import AppConfig, PlantsConfig
 from cassava_leaf_disease.data.datasets import PhotoSource
 from cassava_leaf_disease.domain import NUM_CLASSES
-from cassava_leaf_disease.evaluation.evaluate import default_output_dir, select_photos
+from cassava_leaf_disease.evaluation.evaluate import default_output_dir
 from cassava_leaf_disease.evaluation.figures import BLUE, GREEN, GREY, ORANGE, new_figure, write_figure
 from cassava_leaf_disease.evaluation.predictions import predict_photos, prepared_batches
+from cassava_leaf_disease.evaluation.selection import select_photos
 from cassava_leaf_disease.inference.aggregate import Pooling, pool, pooling_for
 from cassava_leaf_disease.inference.ensemble import load_model
 from cassava_leaf_disease.inference.predictor import AnyPredictor, check_device

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.data.datasets import PhotoSource
+from cassava_leaf_disease.domain import Prediction
 from cassava_leaf_disease.inference.predictor import AnyPredictor
 from cassava_leaf_disease.log import progress_bar
 from cassava_leaf_disease.storage.files import write_text
@@ -29,6 +30,16 @@ def predict_photos(predictor: AnyPredictor, photos: PhotoSource, batch_size: int
     return np.concatenate([predictor.predict(batch) for batch in batches])
 
 
+def judge_photos(predictor: AnyPredictor, photos: PhotoSource, batch_size: int) -> list[Prediction]:
+    """The full answers about photos in their order, verdicts and checks included; progress on stderr.
+
+    Raises:
+        ImageError: A photo cannot be used.
+    """
+    batches = prepared_batches(lambda index: predictor.prepare(photos.image(index)), len(photos), batch_size)
+    return [answer for batch in batches for answer in predictor.predict_all(batch)]
+
+
 def prepared_batches(prepare: Callable[[int], T], count: int, batch_size: int) -> Iterator[list[T]]:
     """What `prepare` gives for 0 to `count` - 1, in batches; progress on stderr.
 
@@ -40,6 +51,15 @@ def prepared_batches(prepare: Callable[[int], T], count: int, batch_size: int) -
             indices = range(start, min(start + batch_size, count))
             yield list(pool.map(prepare, indices))
             advance(len(indices))
+
+
+def verdict_columns(answers: Sequence[Prediction]) -> dict[str, list[str]]:
+    """The columns of a table that tell the verdicts, and how foreign the photos are (empty without a gate)."""
+    foreign = [next((check.value for check in answer.checks if check.name == "foreign"), None) for answer in answers]
+    return {
+        "verdict": [answer.verdict for answer in answers],
+        "foreign": ["" if value is None else f"{value:.3f}" for value in foreign],
+    }
 
 
 def write_predictions(

@@ -121,15 +121,16 @@ def log_odds(maps: npt.NDArray[np.float64], classes: npt.NDArray[np.int64]) -> M
     chosen = np.arange(maps.shape[1])[None] == classes[:, None]  # (N, C)
     others = np.where(chosen[..., None, None], -np.inf, maps)
     highest = others.max(axis=1)
-    return maps[chosen] - highest - np.log(np.exp(others - highest[:, None]).sum(axis=1))
+    odds: Maps = maps[chosen] - highest - np.log(np.exp(others - highest[:, None]).sum(axis=1))
+    return odds
 
 
 def rank_correlation(one: Maps, other: Maps) -> float:
     """Spearman's correlation of two maps `(h, w)`; 0 where one of them is flat."""
-    ranks = [_ranks(values.ravel()) for values in (one, other)]
-    if any(np.ptp(rank) == 0 for rank in ranks):
+    first, second = _ranks(one.ravel()), _ranks(other.ravel())
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def structural_similarity(one: Maps, other: Maps) -> float:

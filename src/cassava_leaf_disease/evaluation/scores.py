@@ -75,3 +75,10 @@ def score(
         },
         confusion_matrix=matrix.tolist(),
     )
+
+
+def auroc(usual: npt.NDArray[np.float64], strange: npt.NDArray[np.float64]) -> float:
+    """The area under the ROC curve of scores that should be larger for `strange`; ties count half (Mann-Whitney)."""
+    ranked = np.sort(usual)
+    below, up_to = np.searchsorted(ranked, strange, "left"), np.searchsorted(ranked, strange, "right")
+    return float((below + up_to).mean() / (2 * len(usual)))

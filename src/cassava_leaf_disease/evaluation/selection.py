@@ -50,7 +50,7 @@ def select_photos(config: AppConfig, predictor: AnyPredictor) -> SelectedPhotos:
     settings = config.evaluate
     limits = DecodeLimits(config.infer.max_image_bytes, config.infer.max_image_pixels)
     if settings.csv_path is not None:
-        return _photos_of_table(config, settings.csv_path, predictor.photo_side_px)
+        return _photos_of_table(config, settings.csv_path, predictor.source_side_px)
     data = divide_for_all(config, [member.metadata for member in predictor.members])
     part = settings.part
     if not data.image_ids(part):
@@ -64,7 +64,7 @@ def select_photos(config: AppConfig, predictor: AnyPredictor) -> SelectedPhotos:
         drawn = data.evaluation_dataset(part, limits).source
         return SelectedPhotos(drawn, labels, image_ids, description, drawn)
     originals = DecodedPhotos(data.split.parts[part], None, enlarge=True, limits=limits)
-    source = originals if predictor.photo_side_px is None else data.evaluation_dataset(part, limits).source
+    source = originals if predictor.source_side_px is None else data.evaluation_dataset(part, limits).source
     return SelectedPhotos(source, labels, image_ids, description, originals)
 
 

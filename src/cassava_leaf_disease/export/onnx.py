@@ -16,6 +16,7 @@ from cassava_leaf_disease.export.pictures import ComparisonPictures, comparison_
 from cassava_leaf_disease.inference.discover import FoundModel, find_model
 from cassava_leaf_disease.inference.engines.onnx_engine import FEATURES, INPUT_NAME, LOGITS, MAPS, OnnxEngine
 from cassava_leaf_disease.inference.predictor import Predictor, is_ensemble, is_exported
+from cassava_leaf_disease.modeling.gate_arrays import GATE_KEY, GateArrays, encode_arrays
 from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata
 from cassava_leaf_disease.storage.files import replacing
 
@@ -72,7 +73,7 @@ def export(config: AppConfig) -> ExportResult:
     target = _target(found, config.export.output_path)
     loaded = load_checkpoint(found.path)
     pictures = comparison_pictures(config.paths.data_dir, loaded.metadata.preprocessing)
-    model = to_onnx(restore_network(loaded, found.path), loaded.metadata)
+    model = to_onnx(restore_network(loaded, found.path), loaded.metadata, loaded.gate_arrays)
     expected = _probabilities(Predictor(TorchEngine(found.path, "cpu"), found), pictures.images)
     with replacing(target) as file:
         file.write(model.SerializeToString())
@@ -99,8 +100,8 @@ def export(config: AppConfig) -> ExportResult:
     )
 
 
-def to_onnx(network: "nn.Module", metadata: ModelMetadata) -> "onnx.ModelProto":
-    """The network as an ONNX graph with its self-description and its weights inside.
+def to_onnx(network: "nn.Module", metadata: ModelMetadata, gate_arrays: GateArrays | None = None) -> "onnx.ModelProto":
+    """The network as an ONNX graph with its self-description, its gate and its weights inside.
 
     Takes float32 `(N, 3, S, S)`, normalised, and gives logits `(N, C)`, features `(N, D)` and maps `(N, C, h, w)`
     for any N from 1; logits alone where the network has no more to show.
@@ -139,6 +140,8 @@ def to_onnx(network: "nn.Module", metadata: ModelMetadata) -> "onnx.ModelProto":
     for node in model.graph.node:
         node.ClearField("metadata_props")  # where in the source, on this machine, each operation came from
     model.metadata_props.add(key=METADATA_KEY, value=metadata.model_dump_json())
+    if gate_arrays is not None:
+        model.metadata_props.add(key=GATE_KEY, value=encode_arrays(gate_arrays))
     return model
 
 

@@ -147,4 +147,4 @@ def _check(photos: Sequence[Prediction]) -> None:
 
 def _most_frequent(reasons: Sequence[Unusable]) -> Unusable:
     """Of equally frequent ones `poor_photo`: a better photo may yet help."""
-    return max(("poor_photo", "not_cassava"), key=reasons.count)  # type: ignore[return-value]
+    return max(("poor_photo", "not_cassava"), key=reasons.count)

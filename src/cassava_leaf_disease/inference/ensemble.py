@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -17,12 +17,13 @@ from cassava_leaf_disease.config.schema import AppConfig, Tta
 from cassava_leaf_disease.domain import ModelIdentity
 from cassava_leaf_disease.errors import CheckpointError
 from cassava_leaf_disease.imaging.decode import DecodeLimits
+from cassava_leaf_disease.imaging.preprocess import Preprocessing
 from cassava_leaf_disease.inference.discover import FoundModel, find_model
 from cassava_leaf_disease.inference.engines.base import Device
+from cassava_leaf_disease.inference.gate import loosest
 from cassava_leaf_disease.inference.predictor import (
     AnyPredictor,
     Predictor,
-    Prepared,
     is_ensemble,
     load_predictor,
     softmax,
@@ -62,7 +63,8 @@ class EnsembleFile(BaseModel):
 class EnsemblePredictor(AnyPredictor):
     """Members of any backbone and input size; each sees the photo as it would alone.
 
-    The most cautious member's thresholds hold for all.
+    The most cautious member's confidence holds for all. A photo is poor where it breaks the limits of every member
+    that has a gate, and foreign by the mean of theirs.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917  # the members, how they combine, and what every predictor takes
@@ -75,7 +77,8 @@ class EnsemblePredictor(AnyPredictor):
         limits: DecodeLimits | None = None,
     ) -> None:
         thresholds = max((member.metadata.thresholds for member in members), key=lambda each: each.min_confidence)
-        super().__init__(identity, thresholds, tta, limits)
+        quality_limits = loosest([member.gate.record.quality for member in members if member.gate is not None])
+        super().__init__(identity, thresholds, tta, limits, quality_limits)
         self._members = tuple(members)
         self._weights = weights
         self._combine: Combination = combine
@@ -92,9 +95,9 @@ class EnsemblePredictor(AnyPredictor):
         return tuple(weight / total for weight in self._weights)
 
     @override
-    def prepare(self, image: UInt8Image) -> Prepared:
+    def views_by_network(self, image: UInt8Image) -> Mapping[Preprocessing, UInt8Image]:
         one_each = {member.metadata.preprocessing: member for member in self._members}
-        return {spec: member.prepare(image)[spec] for spec, member in one_each.items()}
+        return {spec: member.views_by_network(image)[spec] for spec, member in one_each.items()}
 
     @override
     def combine(self, answers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -3,6 +3,8 @@
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +16,35 @@ from cassava_leaf_disease.domain import CLASS_NAMES, ModelIdentity, Prediction, 
 from cassava_leaf_disease.errors import CheckpointError, MissingDependencyError
 from cassava_leaf_disease.imaging.decode import DecodeLimits, decode_image
 from cassava_leaf_disease.imaging.preprocess import Preprocessing, normalize
+from cassava_leaf_disease.imaging.quality import PhotoQuality, measure_quality
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.engines.base import Device, Engine, EngineOutputs
+from cassava_leaf_disease.inference.gate import judge, open_gate
 from cassava_leaf_disease.inference.views import VIEWS, UInt8Image, views_of
-from cassava_leaf_disease.modeling.metadata import Thresholds
+from cassava_leaf_disease.modeling.metadata import QualityLimits, Thresholds
 from cassava_leaf_disease.paths import ENSEMBLE_FILE
 
-Prepared = Mapping[Preprocessing, UInt8Image]  # one photo as each network wants it: (V, S, S, 3), V views
+
+@dataclass(frozen=True)
+class Prepared:
+    """One photo as each network wants it, `(V, S, S, 3)` for V views, and its quality where a gate wants to know."""
+
+    views: Mapping[Preprocessing, UInt8Image]
+    quality: PhotoQuality | None = None
+
+    def __getitem__(self, spec: Preprocessing) -> UInt8Image:
+        return self.views[spec]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What each of M models says of N photos: class probabilities `(M, N, C)`, and how foreign they are `(M, N)`.
+
+    See `Gate.foreign` for the latter; NaN where a model has no gate.
+    """
+
+    probabilities: npt.NDArray[np.float64]
+    foreign: npt.NDArray[np.float64]
 
 
 class AnyPredictor(ABC):
@@ -31,13 +55,19 @@ class AnyPredictor(ABC):
     """
 
     def __init__(
-        self, identity: ModelIdentity, thresholds: Thresholds, tta: Tta, limits: DecodeLimits | None = None
+        self,
+        identity: ModelIdentity,
+        thresholds: Thresholds,
+        tta: Tta,
+        limits: DecodeLimits | None = None,
+        quality_limits: QualityLimits | None = None,
     ) -> None:
         self.identity = identity
         self.looks = VIEWS[tta]
         self.views = tuple(view.name for view in self.looks)
         self._thresholds = thresholds
         self._limits = limits or DecodeLimits()
+        self._quality_limits = quality_limits
 
     @property
     @abstractmethod
@@ -60,13 +90,23 @@ class AnyPredictor(ABC):
         sides = {member.metadata.preprocessing.resize_side_px for member in self.members}
         return sides.pop() if len(sides) == 1 else None
 
-    @abstractmethod
+    @property
+    def source_side_px(self) -> int | None:
+        """The same for photos that a gate judges, too: None where it does, since it wants them as they were taken."""
+        return self.photo_side_px if self._quality_limits is None else None
+
     def prepare(self, image: UInt8Image) -> Prepared:
         """The views of a decoded photo, `(H, W, 3)` uint8 RGB of any size; several threads may call it at once.
 
         Raises:
             ImageError: The photo is a strip that cannot be resized.
         """
+        quality = None if self._quality_limits is None else measure_quality(image)
+        return Prepared(self.views_by_network(image), quality)
+
+    @abstractmethod
+    def views_by_network(self, image: UInt8Image) -> Mapping[Preprocessing, UInt8Image]:
+        """The views `(V, S, S, 3)` of a decoded photo, as each member wants them."""
 
     @abstractmethod
     def combine(self, answers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -78,7 +118,16 @@ class AnyPredictor(ABC):
         Raises:
             CheckpointError: A network answers with NaN or infinity, as one whose training diverged does.
         """
-        return np.stack([member.mean_over_views(photos) for member in self.members])
+        return self.ask_each(photos).probabilities
+
+    def ask_each(self, photos: Sequence[Prepared]) -> Answers:
+        """Every member's answers about prepared photos: the means over the views of each.
+
+        Raises:
+            CheckpointError: As `predict_each`.
+        """
+        probabilities, foreign = zip(*(member.mean_over_views(photos) for member in self.members), strict=True)
+        return Answers(np.stack(probabilities), np.stack(foreign))
 
     def predict(self, photos: Sequence[Prepared]) -> npt.NDArray[np.float64]:
         """Class probabilities `(N, C)` of prepared photos.
@@ -87,6 +136,23 @@ class AnyPredictor(ABC):
             CheckpointError: As `predict_each`.
         """
         return self.combine(self.predict_each(photos))
+
+    def predict_all(
+        self, photos: Sequence[Prepared], *, names: Sequence[str] | None = None, top_k: int = 5
+    ) -> list[Prediction]:
+        """The answers about prepared photos, `names` their names.
+
+        Raises:
+            CheckpointError: As `predict_each`.
+        """
+        answers = self.ask_each(photos)
+        rows = self.combine(answers.probabilities).tolist()
+        return [
+            self.answer(row, top_k=top_k, name=name, quality=photo.quality, foreign=foreign)
+            for row, name, photo, foreign in zip(
+                rows, names or repeat(None, len(photos)), photos, combine_foreign(answers.foreign), strict=True
+            )
+        ]
 
     def predict_bytes(self, data: bytes, *, name: str, top_k: int = 5) -> Prediction:
         """The answer about one JPEG or PNG file.
@@ -99,20 +165,30 @@ class AnyPredictor(ABC):
 
     def predict_image(self, image: UInt8Image, *, name: str | None = None, top_k: int = 5) -> Prediction:
         """The answer about one decoded photo, `(H, W, 3)` uint8 RGB of any size."""
-        return self.answer(self.predict([self.prepare(image)])[0].tolist(), top_k=top_k, name=name)
+        return self.predict_all([self.prepare(image)], names=None if name is None else [name], top_k=top_k)[0]
 
-    def answer(self, probabilities: Sequence[float], *, top_k: int, name: str | None = None) -> Prediction:
-        """The `Prediction` for class probabilities `(C,)` that sum to 1."""
+    def answer(
+        self,
+        probabilities: Sequence[float],
+        *,
+        top_k: int,
+        name: str | None = None,
+        quality: PhotoQuality | None = None,
+        foreign: float | None = None,
+    ) -> Prediction:
+        """The `Prediction` for class probabilities `(C,)` that sum to 1; what is None was not looked at."""
         ranking = rank_classes(probabilities, CLASS_NAMES, top_k)
         best = ranking[0]
-        confident = best.prob >= self._thresholds.min_confidence
+        judged = judge(best.prob, self._thresholds.min_confidence, quality, self._quality_limits, foreign)
         return Prediction(
             predicted_class_id=best.class_id,
             class_name=best.class_name,
             confidence=best.prob,
             probabilities=dict(probabilities_by_name(probabilities, CLASS_NAMES)),
             top_k=ranking,
-            verdict="diagnosis" if confident else "uncertain",
+            verdict=judged.verdict,
+            reasons=judged.reasons,
+            checks=judged.checks,
             model=self.identity,
             image=name,
             views=self.views if len(self.views) > 1 else (),
@@ -129,7 +205,9 @@ class Predictor(AnyPredictor):
         identity = ModelIdentity(
             name=described.name, version=described.version, source=found.source, path=str(found.path)
         )
-        super().__init__(identity, described.thresholds, tta, limits)
+        self.gate = open_gate(described, engine.gate_arrays, str(found.path))
+        quality_limits = None if self.gate is None else self.gate.record.quality
+        super().__init__(identity, described.thresholds, tta, limits, quality_limits)
         self.metadata = described
         self._engine = engine
         self._tta: Tta = tta
@@ -140,7 +218,7 @@ class Predictor(AnyPredictor):
         return (self,)
 
     @override
-    def prepare(self, image: UInt8Image) -> Prepared:
+    def views_by_network(self, image: UInt8Image) -> Mapping[Preprocessing, UInt8Image]:
         spec = self.metadata.preprocessing
         return {spec: views_of(image, spec, self._tta)}
 
@@ -149,17 +227,19 @@ class Predictor(AnyPredictor):
         [alone] = answers
         return np.asarray(alone)
 
-    def mean_over_views(self, photos: Sequence[Prepared]) -> npt.NDArray[np.float64]:
-        """Class probabilities `(N, C)`.
+    def mean_over_views(self, photos: Sequence[Prepared]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Class probabilities `(N, C)`, and how foreign the photos are, `(N,)`, NaN without a gate.
 
         Raises:
             CheckpointError: As `probabilities`.
         """
         spec = self.metadata.preprocessing
-        views = range(len(self.views))  # one after another: a batch stays as large as the caller made it
-        answers = [self.probabilities(np.stack([photo[spec][view] for photo in photos])) for view in views]
-        mean: npt.NDArray[np.float64] = np.mean(answers, axis=0)
-        return mean
+        probabilities, foreign = np.zeros((len(photos), len(CLASS_NAMES))), np.zeros(len(photos))
+        for view in range(len(self.views)):  # one after another: a batch stays as large as the caller made it
+            outputs = self.outputs(np.stack([photo[spec][view] for photo in photos]))
+            probabilities += self._soften(outputs) / len(self.views)
+            foreign += (np.nan if self.gate is None else self.gate.foreign(outputs)) / len(self.views)
+        return probabilities, foreign
 
     def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         """Class probabilities `(N, C)` for images at the network's size, `(N, S, S, 3)` uint8.
@@ -167,7 +247,10 @@ class Predictor(AnyPredictor):
         Raises:
             CheckpointError: The network answers with NaN or infinity, as one whose training diverged does.
         """
-        return softmax(self.outputs(images).logits.astype(np.float64) / self.metadata.temperature)
+        return self._soften(self.outputs(images))
+
+    def _soften(self, outputs: EngineOutputs) -> npt.NDArray[np.float64]:
+        return softmax(outputs.logits.astype(np.float64) / self.metadata.temperature)
 
     def outputs(self, images: npt.NDArray[np.uint8]) -> EngineOutputs:
         """What the network says of images at its size, `(N, S, S, 3)` uint8.
@@ -182,6 +265,15 @@ class Predictor(AnyPredictor):
                 "type infer.checkpoint_path=… of another run"
             )
         return outputs
+
+
+def combine_foreign(foreign: npt.NDArray[np.float64]) -> list[float | None]:
+    """How foreign N photos are to several models, of `(M, N)`: the mean over those that have a gate, else None."""
+    known = ~np.isnan(foreign).any(axis=1)
+    if not known.any():
+        return [None] * foreign.shape[1]
+    means: list[float | None] = foreign[known].mean(axis=0).tolist()
+    return means
 
 
 def check_device(device: Device, model: Path | Sequence[Path] | None = None) -> None:

@@ -75,3 +75,33 @@ def expected_calibration_error(probabilities: FloatArray, labels: npt.NDArray[np
     each = reliability(probabilities, labels, bins)
     distance = sum(one.photos * abs(one.confidence - one.accuracy) for one in each)
     return distance / max(len(labels), 1)
+
+
+def risk_coverage(
+    probabilities: FloatArray, labels: npt.NDArray[np.int64]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Confidences `(N,)`, largest first, and what answering only from each of them up would mean.
+
+    The fraction of photos answered and the accuracy of those answers, `(N,)` each.
+    Source: Geifman and El-Yaniv, Selective Classification for Deep Neural Networks, 2017.
+    """
+    confidences, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    order = np.argsort(-confidences, kind="stable")
+    answered = np.arange(1, len(labels) + 1)
+    return confidences[order], answered / len(labels), np.cumsum(right[order]) / answered
+
+
+def choose_confidence(
+    probabilities: FloatArray, labels: npt.NDArray[np.int64], target_accuracy: float, min_coverage: float
+) -> float:
+    """The least confidence of a diagnosis: as many answers as possible whose accuracy reaches the target.
+
+    Where only fewer than `min_coverage` of the photos would be answered so, it is the one that answers as many.
+    """
+    confidences, coverage, accuracy = risk_coverage(probabilities, labels)
+    enough = coverage >= min_coverage
+    reaching = np.flatnonzero(enough & (accuracy >= target_accuracy))
+    last = int(reaching[-1]) if reaching.size else int(np.flatnonzero(enough)[0])
+    if last + 1 == len(confidences):
+        return 0.0
+    return float((confidences[last] + confidences[last + 1]) / 2)

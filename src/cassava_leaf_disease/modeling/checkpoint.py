@@ -2,7 +2,8 @@
 
 A `.ckpt` file is a dictionary that `torch.load(weights_only=True)` reads: `cassava_metadata` is the JSON of
 `ModelMetadata`, `state_dict` holds the network's tensors under `network.` (and, in a training checkpoint,
-their running average under `average.module.`).
+their running average under `average.module.`), and `cassava_gate`, where one was fitted, the gate's tensors (see
+`gate_arrays.py`).
 """
 
 import pickle
@@ -13,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from typing_extensions import override
 
 from cassava_leaf_disease.errors import CheckpointError, first_line
+from cassava_leaf_disease.modeling.gate_arrays import GATE_KEY, GateArrays
 from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata, parse_metadata
 from cassava_leaf_disease.paths import BEST_CHECKPOINT
 from cassava_leaf_disease.storage.files import replacing
@@ -42,6 +45,7 @@ class LoadedCheckpoint:
 
     metadata: ModelMetadata
     network_state: dict[str, torch.Tensor]
+    gate_arrays: GateArrays | None = None
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -72,10 +76,19 @@ def save_atomically(content: Mapping[str, Any], path: Path) -> None:
         torch.save(dict(content), file)
 
 
-def describe_anew(path: Path, loaded: LoadedCheckpoint, metadata: ModelMetadata) -> None:
-    """Replaces a checkpoint by one with the same weights and another self-description; a training's state goes."""
+def describe_anew(
+    path: Path, loaded: LoadedCheckpoint, metadata: ModelMetadata, gate_arrays: GateArrays | None = None
+) -> None:
+    """Replaces a checkpoint by one with the same weights and another self-description; a training's state goes.
+
+    Its gate stays, or becomes the one of `gate_arrays`.
+    """
     state = {f"{NETWORK_PREFIX}{name}": tensor for name, tensor in loaded.network_state.items()}
-    save_atomically({METADATA_KEY: metadata.model_dump_json(), "state_dict": state}, path)
+    content: dict[str, Any] = {METADATA_KEY: metadata.model_dump_json(), "state_dict": state}
+    arrays = loaded.gate_arrays if gate_arrays is None else gate_arrays
+    if arrays is not None:
+        content[GATE_KEY] = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    save_atomically(content, path)
 
 
 def write_checkpoint(path: Path, network: torch.nn.Module, metadata: ModelMetadata) -> None:
@@ -107,7 +120,14 @@ def load_checkpoint(path: Path) -> LoadedCheckpoint:
             f"{path}: not a CassavaVision checkpoint (no self-description in it); "
             "use a best.ckpt that `cassava train` wrote"
         )
-    return LoadedCheckpoint(metadata=parse_metadata(description, str(path)), network_state=select_network(state))
+    metadata = parse_metadata(description, str(path))
+    return LoadedCheckpoint(metadata, select_network(state), _select_gate(content.get(GATE_KEY)))
+
+
+def _select_gate(tensors: object) -> GateArrays | None:
+    if not isinstance(tensors, dict):
+        return None
+    return {str(name): value.numpy() for name, value in tensors.items() if isinstance(value, torch.Tensor)}
 
 
 def select_network(state: Mapping[Any, Any]) -> dict[str, torch.Tensor]:

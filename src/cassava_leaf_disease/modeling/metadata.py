@@ -1,10 +1,11 @@
 """What a model file says about itself; everything that inference needs, and nothing that needs torch."""
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import from_json
 
+from cassava_leaf_disease.config.schema import OodScore
 from cassava_leaf_disease.domain import CLASS_NAMES
 from cassava_leaf_disease.errors import CheckpointError
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
@@ -20,15 +21,70 @@ Count = Annotated[int, Field(ge=0)]
 PositiveProbability = Annotated[float, Field(gt=0, le=1)]
 
 
+class ConfidenceRule(BaseModel):
+    """How `min_confidence` was chosen: see `choose_confidence` in `modeling/calibration.py`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target_accuracy: float = Field(ge=0, le=1)
+    min_coverage: float = Field(ge=0, le=1)
+
+
 class Thresholds(BaseModel):
     """Where a verdict changes.
 
-    Below `min_confidence` (a probability) the verdict is `uncertain`.
+    Below `min_confidence` (a probability) the verdict is `uncertain`. `rule` is how that was chosen on validation
+    photos, null where it is the default; `cassava calibrate` chooses it anew by the same rule.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_confidence: float = Field(default=0.5, ge=0, le=1)
+    rule: ConfidenceRule | None = None
+
+
+class QualityLimits(BaseModel):
+    """What a usable photo keeps to, in the units of `PhotoQuality`.
+
+    Brightness, `dark` and `bright` are not held against a picture of fewer than `min_colors` that is sharp all the
+    same: a page or a screen is no badly exposed photo.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    min_sharpness: float = Field(ge=0)
+    min_brightness: float = Field(ge=0, le=1)
+    max_brightness: float = Field(ge=0, le=1)
+    min_contrast: float = Field(ge=0, le=1)
+    max_dark: float = Field(ge=0, le=1)
+    max_bright: float = Field(ge=0, le=1)
+    min_colors: float = Field(ge=0)
+
+
+class GateRecord(BaseModel):
+    """What a photo has to pass before its diagnosis counts, and how that was fitted.
+
+    `score` names the distance from the training's leaves (see `inference/ood.py`); its arrays lie beside this in the
+    model file. `typical` is its median on validation photos, `limit` the value above which a photo is `not_cassava`:
+    the quantile that `max_refused` of them exceed. `photos` counts those that each part gave.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    score: OodScore
+    typical: float
+    limit: float
+    neighbors: int = Field(ge=1)
+    max_refused: float = Field(gt=0, lt=1)
+    quality: QualityLimits
+    photos: dict[Literal["train", "val"], Count]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.limit <= self.typical:
+            msg = f"the limit {self.limit:g} is not above the typical score {self.typical:g}"
+            raise ValueError(msg)
+        return self
 
 
 class SplitRecord(BaseModel):
@@ -69,6 +125,7 @@ class ModelMetadata(BaseModel):
     temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     class_prior: tuple[PositiveProbability, ...] | None = Field(default=None, min_length=5, max_length=5)
     thresholds: Thresholds = Thresholds()
+    gate: GateRecord | None = None
     metrics: dict[str, float]
     epoch: int = Field(ge=0)
     data_fingerprint: str

@@ -18,6 +18,7 @@ from cassava_leaf_disease.data.datamodule import LeafDataModule
 from cassava_leaf_disease.domain import NUM_CLASSES
 from cassava_leaf_disease.errors import CheckpointError
 from cassava_leaf_disease.evaluation.calibrate import ENOUGH_PHOTOS, calibrate
+from cassava_leaf_disease.evaluation.fit_gate import fit_gate
 from cassava_leaf_disease.log import stderr_is_terminal
 from cassava_leaf_disease.modeling.backbone import build_network, check_eval_size
 from cassava_leaf_disease.modeling.checkpoint import AtomicCheckpointIO, load_checkpoint
@@ -156,6 +157,7 @@ def finish_run(
     """The run's figures, written into its folder, and its best checkpoint calibrated."""
     result = describe_result(data, module, recorder, test_metrics, session)
     calibrate_best(module.config, data, recorder.best_path)
+    fit_gate_of_best(module.config, data, recorder.best_path)
     write_run_figures(result)
     write_json(recorder.run_dir / METRICS_FILE, result.model_dump(mode="json"))
     return result
@@ -170,6 +172,20 @@ def calibrate_best(config: AppConfig, data: LeafDataModule, best: Path) -> None:
     before, after = found.validation.calibration_error_before, found.validation.calibration_error_after
     logger.info(
         "temperature %.2f: calibration error on validation photos %.3f, was %.3f", found.temperature, after, before
+    )
+
+
+def fit_gate_of_best(config: AppConfig, data: LeafDataModule, best: Path) -> None:
+    """Keeps a gate in the best checkpoint (`train.fit_gate`), where there are real photos and enough of them."""
+    if data.split is None or not (config.train.fit_gate and best.is_file() and data.sizes()["val"] >= ENOUGH_PHOTOS):
+        return
+    found = fit_gate(config.changed(infer=config.infer.changed(checkpoint_path=best)))
+    refused = found.scores[found.gate.score].refused
+    logger.info(
+        "gate: %s; refuses as not cassava: %s; a diagnosis from confidence %.2f",
+        found.gate.score,
+        ", ".join(f"{share:.1%} of {part}" for part, share in refused.items()),
+        found.thresholds.min_confidence,
     )
 
 

@@ -5,8 +5,7 @@ model should have been trained with the split of the student, so that it does no
 """
 
 import logging
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from cassava_leaf_disease.config.schema import AppConfig, PseudoLabelConfig
 from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.data.digests import digest_bytes, photo_digests
 from cassava_leaf_disease.data.extra import probability_table
+from cassava_leaf_disease.data.folder import find_photos
 from cassava_leaf_disease.data.sampling import count_classes
 from cassava_leaf_disease.data.table import read_kaggle
 from cassava_leaf_disease.domain import CLASS_NAMES, ModelIdentity
@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 TABLE_FILE: Final = "pseudo_labels.csv"
 SUMMARY_FILE: Final = "pseudo_labels.json"
-_SUFFIXES: Final = (".jpg", ".jpeg", ".png")
 
 
 class PseudoLabelResult(BaseModel):
@@ -104,7 +103,7 @@ def pseudo_label(config: AppConfig) -> PseudoLabelResult:
             "pseudo_label.images_dir is not set; type pseudo_label.images_dir=FOLDER of unlabelled photos"
         )
     check_device(config.infer.device, config.infer.checkpoint_path)
-    found = find_photos(folder)
+    found = find_photos(folder, "pseudo_label.images_dir")
     labeled = read_kaggle(config.paths.data_dir)
     memo_dir = config.paths.cache_dir if config.data.cache.enabled else None
     candidates = choose_candidates(folder, found, frozenset(photo_digests(labeled, memo_dir)))
@@ -135,27 +134,6 @@ def pseudo_label(config: AppConfig) -> PseudoLabelResult:
     return result
 
 
-def find_photos(folder: Path) -> list[str]:
-    """The paths of all JPEG and PNG files below a folder, by name, with slashes, sorted.
-
-    Raises:
-        DataError: It is no folder, or holds none.
-    """
-    if not folder.is_dir():
-        raise DataError(f"pseudo_label.images_dir={folder}: no such folder")
-    names = [
-        (Path(place) / file).relative_to(folder).as_posix()
-        for place, _, files in os.walk(folder)
-        for file in files
-        if file.lower().endswith(_SUFFIXES)
-    ]
-    if not names:
-        raise DataError(
-            f"pseudo_label.images_dir={folder}: no photos; expected files that end in {', '.join(_SUFFIXES)}"
-        )
-    return sorted(names)
-
-
 def choose_candidates(folder: Path, names: Sequence[str], known: frozenset[str]) -> Candidates:
     """Leaves out photos whose content is among the digests `known`, and all but the first of equal ones."""
     with ThreadPoolExecutor(available_cpus()) as pool:
@@ -182,12 +160,12 @@ def ask(predictor: AnyPredictor, folder: Path, names: Sequence[str], limits: Dec
     position = 0
     for batch in prepared_batches(prepare, len(names), batch_size):
         for name, photo in zip(names[position : position + len(batch)], batch, strict=True):
-            if isinstance(photo, Mapping):
+            if isinstance(photo, Prepared):
                 good.append(name)
             else:
                 unreadable[name] = str(photo)
         position += len(batch)
-        photos = [photo for photo in batch if isinstance(photo, Mapping)]
+        photos = [photo for photo in batch if isinstance(photo, Prepared)]
         each.extend([predictor.predict_each(photos)] if photos else [])
     answers = np.concatenate(each, axis=1)  # (M, N, C)
     classes = answers.argmax(axis=2)

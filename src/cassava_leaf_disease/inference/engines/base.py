@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from cassava_leaf_disease.modeling.gate_arrays import GateArrays
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -31,6 +32,11 @@ class Engine(Protocol):
     @property
     def metadata(self) -> ModelMetadata:
         """The file's self-description."""
+        ...
+
+    @property
+    def gate_arrays(self) -> GateArrays | None:
+        """What the file's gate is made of (see `modeling/gate_arrays.py`); None where it has none."""
         ...
 
     def run(self, batch: Float32Array) -> EngineOutputs:

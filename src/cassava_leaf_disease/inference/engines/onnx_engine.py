@@ -11,6 +11,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.errors import CheckpointError, DeviceError, first_line
 from cassava_leaf_disease.inference.engines.base import Device, EngineOutputs, Float32Array
+from cassava_leaf_disease.modeling.gate_arrays import GATE_KEY, GateArrays, decode_arrays
 from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata, parse_metadata
 
 INPUT_NAME: Final = "images"  # (N, 3, S, S) float32, normalised
@@ -46,17 +47,18 @@ class OnnxEngine:
             self._session = onnxruntime.InferenceSession(
                 content, _session_options(), providers=providers, enable_fallback=0
             )
-            description = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+            entries = self._session.get_modelmeta().custom_metadata_map
         except _DAMAGE as error:
             raise CheckpointError(
                 f"{path}: cannot be read as an ONNX model ({_reason(error)}); it is damaged, or of a newer ONNX "
                 "version; copy or export it again"
             ) from None
-        if description is None:
+        if METADATA_KEY not in entries:
             raise CheckpointError(f"{path}: not a CassavaVision model (no self-description in it); {_MEND}")
         if device == "cuda" and _CUDA not in self._session.get_providers():
             raise DeviceError(f"infer.device=cuda: ONNX Runtime finds no usable CUDA GPU or libraries; {_CPU_INSTEAD}")
-        self._metadata = parse_metadata(description, str(path))
+        self._metadata = parse_metadata(entries[METADATA_KEY], str(path))
+        self._gate_arrays = decode_arrays(entries[GATE_KEY], str(path)) if GATE_KEY in entries else None
         self._check_shapes()
         self._outputs = [argument.name for argument in self._session.get_outputs()]
 
@@ -64,6 +66,11 @@ class OnnxEngine:
     def metadata(self) -> ModelMetadata:
         """The file's self-description."""
         return self._metadata
+
+    @property
+    def gate_arrays(self) -> GateArrays | None:
+        """What the file's gate is made of."""
+        return self._gate_arrays
 
     def run(self, batch: Float32Array) -> EngineOutputs:
         """The outputs for photos `(N, 3, S, S)` float32, normalised."""

@@ -10,6 +10,7 @@ from cassava_leaf_disease.errors import CheckpointError, ConfigError, DeviceErro
 from cassava_leaf_disease.inference.engines.base import Device, EngineOutputs, Float32Array
 from cassava_leaf_disease.modeling.backbone import rebuild_network
 from cassava_leaf_disease.modeling.checkpoint import LoadedCheckpoint, load_checkpoint
+from cassava_leaf_disease.modeling.gate_arrays import GateArrays
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
 from cassava_leaf_disease.modeling.outputs import DiagnosticNetwork, shows_its_work
 
@@ -21,6 +22,7 @@ class TorchEngine:
         self._device = resolve_device(device)
         loaded = load_checkpoint(path)
         self._metadata = loaded.metadata
+        self._gate_arrays = loaded.gate_arrays
         network = restore_network(loaded, path)
         if shows_its_work(network, loaded.metadata.preprocessing.image_size_px):
             network = DiagnosticNetwork(network)
@@ -30,6 +32,11 @@ class TorchEngine:
     def metadata(self) -> ModelMetadata:
         """The file's self-description."""
         return self._metadata
+
+    @property
+    def gate_arrays(self) -> GateArrays | None:
+        """What the file's gate is made of."""
+        return self._gate_arrays
 
     @torch.inference_mode()
     def run(self, batch: Float32Array) -> EngineOutputs:

@@ -1,0 +1,339 @@
+"""`cassava fit-gate`: what a photo has to pass before its diagnosis counts, learned from leaves, kept in the file."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from cassava_leaf_disease.config.schema import AppConfig, GateConfig, OodScore
+from cassava_leaf_disease.data.datamodule import LeafDataModule
+from cassava_leaf_disease.data.datasets import DecodedPhotos, PhotoSource
+from cassava_leaf_disease.data.folder import find_photos
+from cassava_leaf_disease.domain import Verdict
+from cassava_leaf_disease.errors import ConfigError, DataError
+from cassava_leaf_disease.evaluation.calibrate import ENOUGH_PHOTOS, folder_of, refuse_other_files
+from cassava_leaf_disease.evaluation.figures import foreign_figure, risk_coverage_figure, write_figure
+from cassava_leaf_disease.evaluation.own_split import divide_as_trained
+from cassava_leaf_disease.evaluation.predictions import prepared_batches
+from cassava_leaf_disease.evaluation.scores import auroc
+from cassava_leaf_disease.imaging.decode import DecodeLimits, read_image
+from cassava_leaf_disease.imaging.preprocess import to_network_size
+from cassava_leaf_disease.imaging.quality import PhotoQuality, measure_quality
+from cassava_leaf_disease.inference.discover import find_model
+from cassava_leaf_disease.inference.engines.base import EngineOutputs
+from cassava_leaf_disease.inference.gate import Gate, judge
+from cassava_leaf_disease.inference.ood import NEEDS_FEATURES, fit_arrays
+from cassava_leaf_disease.inference.predictor import Predictor, check_device, load_predictor, softmax
+from cassava_leaf_disease.modeling.calibration import choose_confidence
+from cassava_leaf_disease.modeling.checkpoint import describe_anew, load_checkpoint
+from cassava_leaf_disease.modeling.metadata import ConfidenceRule, GateRecord, QualityLimits, Thresholds
+from cassava_leaf_disease.storage.files import write_json
+
+logger = logging.getLogger(__name__)
+
+GATE_FILE: Final = "gate.json"
+Part = Literal["train", "val", "test"]
+Labelled = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]  # answers (N, C) and labels (N,)
+_SCORES: Final[tuple[OodScore, ...]] = ("knn", "mahalanobis", "energy")
+
+
+class PartVerdicts(BaseModel):
+    """The verdicts about one set of photos, as fractions of it.
+
+    `accuracy` is that of all answers, `diagnosis_accuracy` that of the diagnoses; null where no photo is cassava, or
+    none got a diagnosis.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    photos: int
+    verdicts: dict[Verdict, float]
+    accuracy: float | None = None
+    diagnosis_accuracy: float | None = None
+
+
+class ScoreReport(BaseModel):
+    """One score's limit, and what it refuses as not cassava, whatever the photo's quality.
+
+    `refused` is the fraction of each set of photos, `auroc` how well the score tells the test part (the validation
+    part, where there is no other) from the photos in `gate.foreign_dir`: 1 for perfectly, 0.5 for not at all.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limit: float
+    refused: dict[str, float]
+    auroc: float | None
+
+
+class GateResult(BaseModel):
+    """What was written into the checkpoint, and what it does to the photos of its split.
+
+    `foreign` is null without `gate.foreign_dir`. `arrays_bytes` is what the file grew by, about.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint: Path
+    backbone: str
+    gate: GateRecord
+    thresholds: Thresholds
+    arrays_bytes: int
+    verdicts: dict[str, PartVerdicts]
+    scores: dict[OodScore, ScoreReport]
+    figures: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What the network and the pixels say of N photos; `labels` are empty where they show no cassava."""
+
+    outputs: EngineOutputs
+    quality: list[PhotoQuality]
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.quality)
+
+
+@dataclass(frozen=True)
+class FittedScore:
+    """A score that could become the gate's, and how foreign it finds each set of photos, `(N,)`: above 1 refused."""
+
+    gate: Gate
+    foreign: dict[str, npt.NDArray[np.float64]]
+
+
+def fit_gate(config: AppConfig) -> GateResult:
+    """Fits the gate on the training and validation parts of the checkpoint's own split and keeps it in the file.
+
+    The test part and the photos in `gate.foreign_dir` are measured, not used.
+
+    Raises:
+        CassavaError: No checkpoint, not the photos that it was trained with, or a network without features.
+    """
+    check_device(config.infer.device, config.infer.checkpoint_path)
+    found = find_model(config)
+    refuse_other_files(found)
+    loaded = load_checkpoint(found.path)
+    predictor = load_predictor(found, config.infer.device)
+    read = read_parts(config, predictor)
+    settings, temperature = config.gate, loaded.metadata.temperature
+    quality = fit_quality(read["train"].quality, settings)
+    fitted = fit_scores(read, settings, quality)
+    gate = fitted[settings.score].gate
+    answers = {part: softmax(each.outputs.logits.astype(np.float64) / temperature) for part, each in read.items()}
+    rule = ConfidenceRule(target_accuracy=settings.target_accuracy, min_coverage=settings.min_coverage)
+    chosen = choose_confidence(answers["val"], read["val"].labels, rule.target_accuracy, rule.min_coverage)
+    thresholds = loaded.metadata.thresholds.model_copy(update={"min_confidence": chosen, "rule": rule})
+    measured = "test" if "test" in read else "val"
+    title = f"{loaded.metadata.name}, {len(read[measured])} {'test' if measured == 'test' else 'validation'} photos"
+    labelled: dict[str, Labelled] = {
+        part: (answers[part], read[part].labels) for part in ("val", "test") if part in read
+    }
+    figures = folder_of(found.path) / "figures"
+    result = GateResult(
+        checkpoint=found.path,
+        backbone=loaded.metadata.backbone,
+        gate=gate.record,
+        thresholds=thresholds,
+        arrays_bytes=sum(array.nbytes for array in gate.arrays.values()),
+        verdicts={
+            part: count_verdicts(each, answers[part], fitted[settings.score].foreign[part], quality, chosen)
+            for part, each in read.items()
+        },
+        scores={score: report_score(each, measured) for score, each in fitted.items()},
+        figures=(
+            write_figure(risk_coverage_figure(labelled, chosen, title), figures / "risk_coverage.png"),
+            write_figure(
+                foreign_figure({score: each.foreign for score, each in fitted.items()}, title), figures / "gate.png"
+            ),
+        ),
+    )
+    described = loaded.metadata.model_copy(update={"thresholds": thresholds, "gate": gate.record})
+    describe_anew(found.path, loaded, described, gate.arrays)
+    write_json(folder_of(found.path) / GATE_FILE, result.model_dump(mode="json"))
+    return result
+
+
+def read_parts(config: AppConfig, predictor: Predictor) -> dict[str, Readings]:
+    """The photos of each part, those of the training part without random changes, and foreign ones as `foreign`.
+
+    Raises:
+        DataError: They are not those that the model was trained with, or cannot be read.
+        ConfigError: The score needs features and the network gives none.
+    """
+    folder = config.gate.foreign_dir
+    names = [] if folder is None else find_photos(folder, "gate.foreign_dir")
+    limits = DecodeLimits(config.infer.max_image_bytes, config.infer.max_image_pixels)
+    data = divide_as_trained(config, predictor.metadata)
+    read: dict[str, Readings] = {}
+    for part in ("train", "val", "test"):
+        labels = data.labels(part)
+        if not len(labels):
+            continue
+        rows = _spread(len(labels), config.gate.reference_photos) if part == "train" else range(len(labels))
+        image = partial(_chosen, _as_they_are(data, part, limits), rows)
+        read[part] = read_photos(predictor, image, labels[list(rows)], config)
+    if len(read["val"]) < ENOUGH_PHOTOS:
+        logger.warning("the validation part has %d photos: the gate's limits are mostly chance", len(read["val"]))
+    if folder is not None:
+        nothing = np.full(len(names), -1, np.int64)
+        read["foreign"] = read_photos(
+            predictor, lambda index: read_image(folder / names[index], limits), nothing, config
+        )
+    return read
+
+
+def read_photos(
+    predictor: Predictor,
+    image: Callable[[int], npt.NDArray[np.uint8]],
+    labels: npt.NDArray[np.int64],
+    config: AppConfig,
+) -> Readings:
+    """What the network and the pixels say of photos 0 to N - 1."""
+    spec = predictor.metadata.preprocessing
+
+    def prepare(index: int) -> tuple[npt.NDArray[np.uint8], PhotoQuality]:
+        photo = image(index)
+        return to_network_size(photo, spec), measure_quality(photo)
+
+    quality: list[PhotoQuality] = []
+    logits, features = [], []
+    for batch in prepared_batches(prepare, len(labels), config.evaluate.batch_size):
+        outputs = predictor.outputs(np.stack([pixels for pixels, _ in batch]))
+        if outputs.features is None and config.gate.score in NEEDS_FEATURES:
+            raise ConfigError(
+                f"gate.score={config.gate.score}: {predictor.metadata.backbone} does not show its features; "
+                "type gate.score=energy"
+            )
+        logits.append(outputs.logits)
+        features.extend([] if outputs.features is None else [outputs.features])
+        quality.extend(measured for _, measured in batch)
+    joined = EngineOutputs(np.concatenate(logits), np.concatenate(features) if features else None)
+    return Readings(joined, quality, labels)
+
+
+def fit_quality(quality: Sequence[PhotoQuality], settings: GateConfig) -> QualityLimits:
+    """Limits beyond what nearly all training photos have, by `photo_margin` of the way to nothing.
+
+    Sharpness is a variance, so that its margin counts twice.
+    """
+
+    def low(name: str, margin: float) -> float:
+        return margin * float(np.quantile([getattr(each, name) for each in quality], settings.photo_quantile))
+
+    def high(name: str) -> float:
+        usual = float(np.quantile([getattr(each, name) for each in quality], 1 - settings.photo_quantile))
+        return 1 - (1 - usual) * settings.photo_margin
+
+    margin = settings.photo_margin
+    return QualityLimits(
+        min_sharpness=low("sharpness", margin**2),
+        min_brightness=low("brightness", margin),
+        max_brightness=high("brightness"),
+        min_contrast=low("contrast", margin),
+        max_dark=high("dark"),
+        max_bright=high("bright"),
+        min_colors=low("colors", margin),
+    )
+
+
+def fit_scores(
+    read: Mapping[str, Readings], settings: GateConfig, quality: QualityLimits
+) -> dict[OodScore, FittedScore]:
+    """Every score that the network allows, learned from training leaves, its limit from validation ones."""
+    features = read["train"].outputs.features
+    return {
+        score: fit_score(score, read, settings, quality)
+        for score in _SCORES
+        if score not in NEEDS_FEATURES or features is not None
+    }
+
+
+def fit_score(
+    score: OodScore, read: Mapping[str, Readings], settings: GateConfig, quality: QualityLimits
+) -> FittedScore:
+    """One score.
+
+    Raises:
+        DataError: It finds all validation photos alike.
+    """
+    train = read["train"]
+    arrays = fit_arrays(score, train.outputs, train.labels, settings.dimensions)
+    record = GateRecord(
+        score=score,
+        typical=0.0,
+        limit=1.0,
+        neighbors=settings.neighbors,
+        max_refused=settings.max_refused,
+        quality=quality,
+        photos={"train": len(train), "val": len(read["val"])},
+    )
+    plain = {part: Gate(record, arrays).foreign(each.outputs) for part, each in read.items()}
+    typical, limit = np.quantile(plain["val"], [0.5, 1 - settings.max_refused]).tolist()
+    if not limit > typical:
+        raise DataError(f"gate.score={score}: all validation photos score {limit:g}; the network tells nothing apart")
+    gate = Gate(record.model_copy(update={"typical": typical, "limit": limit}), arrays)
+    return FittedScore(gate, {part: gate.foreign(each.outputs) for part, each in read.items()})
+
+
+def report_score(fitted: FittedScore, measured: str) -> ScoreReport:
+    """What a score refuses; it is told apart from the photos of part `measured`."""
+    foreign = fitted.foreign.get("foreign")
+    return ScoreReport(
+        limit=fitted.gate.record.limit,
+        refused={part: float((values > 1).mean()) for part, values in fitted.foreign.items()},
+        auroc=None if foreign is None else auroc(fitted.foreign[measured], foreign),
+    )
+
+
+def count_verdicts(
+    photos: Readings,
+    probabilities: npt.NDArray[np.float64],
+    foreign: npt.NDArray[np.float64],
+    limits: QualityLimits,
+    min_confidence: float,
+) -> PartVerdicts:
+    """The verdicts about photos with answers `(N, C)`."""
+    confidences = probabilities.max(axis=1).tolist()
+    verdicts = np.array(
+        [
+            judge(confidence, min_confidence, quality, limits, distance).verdict
+            for confidence, quality, distance in zip(confidences, photos.quality, foreign.tolist(), strict=True)
+        ]
+    )
+    shares: dict[Verdict, float] = {
+        name: float((verdicts == name).mean()) for name in ("diagnosis", "uncertain", "not_cassava", "poor_photo")
+    }
+    if photos.labels[0] < 0:
+        return PartVerdicts(photos=len(photos), verdicts=shares)
+    right, diagnosed = probabilities.argmax(axis=1) == photos.labels, verdicts == "diagnosis"
+    return PartVerdicts(
+        photos=len(photos),
+        verdicts=shares,
+        accuracy=float(right.mean()),
+        diagnosis_accuracy=float(right[diagnosed].mean()) if diagnosed.any() else None,
+    )
+
+
+def _as_they_are(data: LeafDataModule, part: Part, limits: DecodeLimits) -> PhotoSource:
+    """The photos of a part at the size of their files: a kept copy at the network's size is less sharp."""
+    if data.split is None:
+        return data.evaluation_dataset(part, limits).source
+    return DecodedPhotos(data.split.parts[part], None, enlarge=True, limits=limits)
+
+
+def _chosen(source: PhotoSource, rows: Sequence[int], index: int) -> npt.NDArray[np.uint8]:
+    return source.image(rows[index])
+
+
+def _spread(count: int, at_most: int) -> Sequence[int]:
+    """At most so many of `count` indices, evenly spread."""
+    return range(count) if count <= at_most else [index * count // at_most for index in range(at_most)]
