@@ -156,7 +156,7 @@ def test_page_stands_alone_and_tells_the_figures(config_for: Config, photos_dir:
         assert line.f1 == pytest.approx(f1)
         assert line.recall_interval[0] <= recall <= line.recall_interval[1]
     first = page.tables[0][1]
-    assert first[0] == CLASS_NAMES[0]
+    assert first[0] == "Bacterial Blight"
     assert first[2].startswith(f"{100 * (report.classes[0].recall or 0):.1f}%")
     assert f"{100 * metrics.accuracy_score(labels, predicted):.1f}%" in page.text
     by_place = next(slicing for slicing in report.slices if slicing.name == "place")

@@ -86,7 +86,9 @@ def slices_figure(slicings: Sequence[Slicing], overall: float) -> "Figure":
     places, ticks, place, before = [], [], 0.0, ""
     for name, one in rows:
         if name != before:
-            axes.text(0.005, place, name, fontsize=9, fontweight="bold", va="center", transform=_beside(axes))
+            axes.text(
+                0.005, place, name, fontsize=9, fontweight="bold", va="center", transform=axes.get_yaxis_transform()
+            )
             place, before = place + 1, name
         colour = ORANGE if one.stands_out else BLUE
         axes.plot(one.interval, [place, place], color=colour, linewidth=2.2)
@@ -98,8 +100,8 @@ def slices_figure(slicings: Sequence[Slicing], overall: float) -> "Figure":
     axes.axvline(overall, color=GREY, linestyle="--", linewidth=1)
     axes.set_yticks(places, ticks, fontsize=9)
     axes.set_ylim(place - 0.3, -0.7)
-    axes.set_xlim(0, 1.01)
-    axes.set_xlabel("right answers; dashed: all photos; grey bar: expected from the classes of the group")
+    axes.set_xlim(max(0.0, min(one.interval[0] for _, one in rows) - 0.05), 1.01)
+    axes.set_xlabel(f"share of right answers (dashed: of all photos, {overall:.1%})")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", alpha=0.3)
@@ -157,8 +159,3 @@ def _unit_square(axes: "Axes") -> None:
     axes.set_ylim(0, 1.02)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
-
-
-def _beside(axes: "Axes") -> object:
-    """Across the axes from 0 to 1, down them as the data."""
-    return axes.get_yaxis_transform()
