@@ -59,7 +59,7 @@ WANT_MORE = {
         "track",
         "publish",
     ),
-    *("prepare", "split", "ensemble", "pseudo-label", "plants", "fit-gate"),
+    *("prepare", "split", "ensemble", "pseudo-label", "plants", "fit-gate", "audit"),
 }
 
 

@@ -23,6 +23,7 @@ from cassava_leaf_disease.evaluation.audit.confident import LabelIssues, find_la
 from cassava_leaf_disease.evaluation.audit.run import AuditResult, audit
 from cassava_leaf_disease.evaluation.audit.tables import rows_to_leave_out, soft_targets
 from cassava_leaf_disease.evaluation.predictions import write_predictions
+from cassava_leaf_disease.training.crossval import crossval
 
 SmallConfig = Callable[..., AppConfig]
 WRONG = (3, 17, 30, 44, 51)
@@ -346,6 +347,16 @@ class TestCrossvalFolder:
 
         with pytest.raises(DataError, match="their fingerprint is"):
             leaves.audit("audit.oof_csv=null")
+
+    def test_cross_validation_leaves_what_an_audit_reads(self, leaves: Leaves) -> None:
+        config = leaves.config("audit.oof_csv=null", "data.split.folds=2", "data.split.test_size=0.2", "train.epochs=1")
+        crossed = crossval(config)
+
+        result = audit(config)
+
+        assert result.oof_csv.parent == crossed.crossval_dir
+        assert (result.audited, result.not_audited) == (48, 12)
+        assert result.out_of_fold_accuracy == pytest.approx(crossed.out_of_fold.accuracy)
 
     def test_none_is_an_error_that_says_what_to_type(self, leaves: Leaves) -> None:
         with pytest.raises(ConfigError, match=r"run `cassava crossval`, or type audit\.oof_csv=FOLDER/oof\.csv"):

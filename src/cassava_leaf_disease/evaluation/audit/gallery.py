@@ -136,16 +136,16 @@ def _choices(photo: LabeledPhoto, suggested: int) -> str:
     )
     keep, relabel, leave_out = (
         f'<label><input type="radio" name="{name}" value="{value}"> {text}</label>'
-        for value, text in ((KEEP, "label is right"), ("relabel", "it is"), ("leave_out", "leave out"))
+        for value, text in ((KEEP, "label is right"), ("relabel", "it is:"), ("leave_out", "leave out"))
     )
-    select = f'<select aria-label="the right class">{classes}</select>'
-    return f'<fieldset data-image="{name}" data-label="{photo.label}">{keep}{relabel}{select}{leave_out}</fieldset>'
+    other = f'<span>{relabel} <select aria-label="the right class">{classes}</select></span>'
+    return f'<fieldset data-image="{name}" data-label="{photo.label}">{keep}{leave_out}{other}</fieldset>'
 
 
 def _figure(photo: LabeledPhoto, facts: str) -> str:
     name = escape(photo.image_id, quote=True)
     return (
-        f'<figure><img src="{thumbnail_uri(photo.path, THUMBNAIL_PX)}" alt="{name}" loading="lazy">'
+        f'<figure><img src="{thumbnail_uri(photo.path, THUMBNAIL_PX)}" alt="{name}">'
         f'<figcaption><p class="id">{name}</p>{facts}</figcaption></figure>'
     )
 
