@@ -114,6 +114,7 @@ def test_interrupt_that_lightning_turned_into_an_exit_is_an_interrupt(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def shut_down() -> int:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         try:
             signal.raise_signal(signal.SIGINT)
         except KeyboardInterrupt:
