@@ -108,6 +108,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
         (
             "cassava plants infer.checkpoint_path=outputs/runs/version_0/checkpoints/best.ckpt",
             "cassava plants evaluate.csv_path=other/train.csv plants.max_photos=6",
+            "cassava plants plants.answers_csv=outputs/crossval/version_0/oof.csv",
         ),
     ),
     "calibrate": Command(

@@ -12,6 +12,7 @@ import pytest
 
 from cassava_leaf_disease.config.schema import AppConfig, PlantsConfig
 from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
+from cassava_leaf_disease.errors import DataError
 from cassava_leaf_disease.evaluation.plants import (
     LabelledAnswers,
     PlantsRow,
@@ -25,6 +26,7 @@ from cassava_leaf_disease.evaluation.plants import (
     plants,
     rules,
 )
+from cassava_leaf_disease.evaluation.predictions import write_predictions
 from cassava_leaf_disease.inference.aggregate import DEFAULT_POOLING
 
 Config = Callable[..., AppConfig]
@@ -49,7 +51,7 @@ def rows_of(answers: LabelledAnswers, photos: int) -> dict[tuple[str, str, str],
 
 
 def settings(groups: int = 2000) -> PlantsConfig:
-    return PlantsConfig(max_photos=10, groups=groups, bootstrap_samples=50, seed=0, output_dir=None)
+    return PlantsConfig(answers_csv=None, max_photos=10, groups=groups, bootstrap_samples=50, seed=0, output_dir=None)
 
 
 def test_numbers_of_a_group_are_different_and_all_equally_likely() -> None:
@@ -174,3 +176,32 @@ def test_smallest_class_bounds_the_groups(
     assert max(row.photos for row in result.rows) == 2
     assert "the smallest class has 2 photos" in caplog.text
     assert result.output_dir == tmp_path / "outputs" / "evaluation" / "leaves-train" / "plants"
+
+
+def test_answers_of_a_table_need_no_model_and_no_photos(small_config: Config, tmp_path: Path) -> None:
+    answers = drawn_answers()
+    names = [f"{index}.jpg" for index in range(len(answers.labels))]
+    write_predictions(tmp_path / "oof.csv", names, answers.labels, answers.probabilities)
+    short = ("plants.groups=100", "plants.bootstrap_samples=20", "plants.max_photos=2")
+
+    result = plants(small_config("plants.answers_csv=oof.csv", *short))
+
+    assert result.checkpoint is None
+    assert list(result.photos.values()) == [12, 14, 40, 60, 30]
+    assert {row.draw for row in result.rows} == {"independent"}
+    assert (tmp_path / "outputs" / "plants" / "plants.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image_id,label\na.jpg,1\n", "no table of probabilities"),
+        ("image_id,label,prob_0,prob_1,prob_2,prob_3,prob_4\na.jpg,,1,0,0,0,0\n", r"no class id as label of a\.jpg"),
+        ("image_id,label,prob_0,prob_1,prob_2,prob_3,prob_4\n", "no rows"),
+    ],
+)
+def test_what_is_no_table_of_answers_is_told(text: str, message: str, small_config: Config, tmp_path: Path) -> None:
+    (tmp_path / "oof.csv").write_text(text, encoding="utf-8")
+
+    with pytest.raises(DataError, match=f"{message}.*type the oof\\.csv"):
+        plants(small_config("plants.answers_csv=oof.csv"))

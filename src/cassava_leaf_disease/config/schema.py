@@ -576,9 +576,12 @@ class EvaluateConfig(Section):
 class PlantsConfig(Section):
     """Groups of 1 to `max_photos` photos of one class, drawn from those of `evaluate`, answered as plants.
 
+    `answers_csv` is a table of answers to draw from instead, such as a cross-validation's `oof.csv`.
+
     `groups` are drawn for each number of photos, and again for each of `bootstrap_samples` draws of the photos.
     """
 
+    answers_csv: AbsolutePath | None
     max_photos: int = Field(ge=1, le=50)
     groups: int = Field(ge=100, le=1_000_000)
     bootstrap_samples: int = Field(ge=20, le=10_000)

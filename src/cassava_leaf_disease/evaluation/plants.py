@@ -19,15 +19,19 @@ from pydantic import BaseModel, ConfigDict
 
 from cassava_leaf_disease.config.schema import AppConfig, PlantsConfig
 from cassava_leaf_disease.data.datasets import PhotoSource
-from cassava_leaf_disease.domain import NUM_CLASSES
+from cassava_leaf_disease.data.extra import read_probabilities
+from cassava_leaf_disease.data.table import name_some
+from cassava_leaf_disease.domain import CLASS_NAMES, NUM_CLASSES
+from cassava_leaf_disease.errors import DataError
 from cassava_leaf_disease.evaluation.evaluate import default_output_dir
 from cassava_leaf_disease.evaluation.figures import BLUE, GREEN, GREY, ORANGE, new_figure, write_figure
 from cassava_leaf_disease.evaluation.predictions import predict_photos, prepared_batches
 from cassava_leaf_disease.evaluation.selection import select_photos
-from cassava_leaf_disease.inference.aggregate import Pooling, pool, pooling_for
+from cassava_leaf_disease.inference.aggregate import DEFAULT_POOLING, Pooling, pool, pooling_for
 from cassava_leaf_disease.inference.ensemble import load_model
 from cassava_leaf_disease.inference.predictor import AnyPredictor, check_device
 from cassava_leaf_disease.modeling.calibration import expected_calibration_error, negative_log_likelihood
+from cassava_leaf_disease.modeling.metadata import Thresholds
 from cassava_leaf_disease.modeling.metrics import accuracy, confusion_matrix, f1_macro
 from cassava_leaf_disease.storage.files import write_json, write_text
 
@@ -45,6 +49,7 @@ DEFAULT_RULE: Final = "default"
 _CORRELATIONS: Final = (0, 0.1, 0.2, 0.3, 0.5, 1)
 _NEAR: Final = 2  # an `alike` group is drawn from so many times as many nearest photos
 _TARGET: Final = 0.9
+_LABELS: Final = frozenset(map(str, range(NUM_CLASSES)))
 
 
 class PlantsRow(BaseModel):
@@ -72,13 +77,16 @@ class PlantsRow(BaseModel):
 
 
 class PlantsResult(BaseModel):
-    """What was measured on what; `rows` are those of the rule that `infer.plant=true` answers with."""
+    """What was measured on what (photos by class); `rows` are those of the rule that `infer.plant=true` answers with.
+
+    Groups overlap, so a figure cannot be finer than the photos are many: a class of 12 photos is two plants of six.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    checkpoint: Path
+    checkpoint: Path | None
     data: str
-    photos: int
+    photos: dict[str, int]
     groups: int
     correlation: float
     doubt: float
@@ -103,31 +111,34 @@ class LabelledAnswers:
     neighbours: IntArray
 
 
+@dataclass(frozen=True)
+class AskedPhotos:
+    """Answers to draw groups from, the rule and the threshold of the model that gave them, and where figures go."""
+
+    answers: LabelledAnswers
+    pooling: Pooling
+    min_confidence: float
+    checkpoint: Path | None
+    data: str
+    output_dir: Path
+
+
 def plants(config: AppConfig) -> PlantsResult:
     """Draws the groups, answers them, and writes `plants.json`, `plants.csv` (every rule) and `plants.png`.
 
     Raises:
-        CassavaError: As `evaluate`.
+        CassavaError: As `evaluate`, or `plants.answers_csv` is no table of answers.
     """
     settings = config.plants
-    check_device(config.infer.device, config.infer.checkpoint_path)
-    predictor = load_model(config)
-    photos = select_photos(config, predictor)
-    batch_size = config.evaluate.batch_size
-    answers = arrange(
-        predict_photos(predictor, photos.source, batch_size),
-        photos.labels,
-        features_of(predictor, photos.source, batch_size),
-        _NEAR * settings.max_photos,
-    )
-    pooling = pooling_for(predictor)
+    asked = ask_model(config) if settings.answers_csv is None else read_answers(settings.answers_csv, config)
+    answers, pooling = asked.answers, asked.pooling
     most = min(settings.max_photos, int(answers.counts[answers.counts > 0].min()))
     if most < settings.max_photos:
         logger.warning("the smallest class has %d photos: no larger groups are drawn", most)
     rows = [
         row
         for photos_each in range(1, most + 1)
-        for row in measure(answers, photos_each, rules(pooling), predictor.min_confidence, settings)
+        for row in measure(answers, photos_each, rules(pooling), asked.min_confidence, settings)
     ]
     rows = [
         add_intervals(row, answers, pooling, settings)
@@ -135,11 +146,11 @@ def plants(config: AppConfig) -> PlantsResult:
         else row
         for row in rows
     ]
-    output_dir = settings.output_dir or default_output_dir(predictor.identity, config) / "plants"
+    output_dir = settings.output_dir or asked.output_dir
     result = PlantsResult(
-        checkpoint=Path(predictor.identity.path),
-        data=photos.description,
-        photos=len(photos.labels),
+        checkpoint=asked.checkpoint,
+        data=asked.data,
+        photos=dict(zip(CLASS_NAMES, answers.counts.tolist(), strict=True)),
         groups=settings.groups,
         correlation=pooling.correlation,
         doubt=pooling.doubt,
@@ -151,6 +162,60 @@ def plants(config: AppConfig) -> PlantsResult:
     write_figure(plants_figure(result), output_dir / "plants.png")
     write_json(output_dir / "plants.json", result.model_dump(mode="json"))
     return result
+
+
+def ask_model(config: AppConfig) -> AskedPhotos:
+    """What the model says of the photos that `evaluate` names, those of other classes than ours left out.
+
+    Raises:
+        CassavaError: As `evaluate`.
+    """
+    check_device(config.infer.device, config.infer.checkpoint_path)
+    predictor = load_model(config)
+    photos = select_photos(config, predictor)
+    batch_size = config.evaluate.batch_size
+    probabilities = predict_photos(predictor, photos.source, batch_size)
+    features = features_of(predictor, photos.source, batch_size)
+    known = photos.known
+    return AskedPhotos(
+        answers=arrange(
+            probabilities[known],
+            photos.labels[known],
+            None if features is None else features[known],
+            _NEAR * config.plants.max_photos,
+        ),
+        pooling=pooling_for(predictor),
+        min_confidence=predictor.min_confidence,
+        checkpoint=Path(predictor.identity.path),
+        data=photos.description,
+        output_dir=default_output_dir(predictor.identity, config) / "plants",
+    )
+
+
+def read_answers(path: Path, config: AppConfig) -> AskedPhotos:
+    """Answers that stand in a table, `oof.csv` of a cross-validation or `predictions.csv` of `evaluate`.
+
+    The model's own thresholds, prior and features do not stand there: the defaults hold, and no photos look alike.
+
+    Raises:
+        DataError: No such table.
+    """
+    wanted = "type the oof.csv of `cassava crossval` or the predictions.csv of `cassava evaluate`"
+    names, probabilities = read_probabilities(path, "image_id", wanted)
+    with path.open(encoding="utf-8", newline="") as file:
+        said = [row.get("label") or "" for row in csv.DictReader(file)]
+    wrong = [name for name, label in zip(names, said, strict=True) if label not in _LABELS]
+    if wrong or not names:
+        seen = f"no class id as label of {name_some(wrong)}" if wrong else "no rows"
+        raise DataError(f"plants.answers_csv={path}: {seen}; {wanted}")
+    return AskedPhotos(
+        answers=arrange(probabilities, np.array(said, np.int64), None, 0),
+        pooling=DEFAULT_POOLING,
+        min_confidence=Thresholds().min_confidence,
+        checkpoint=None,
+        data=str(path),
+        output_dir=config.paths.outputs_dir / "plants",
+    )
 
 
 def features_of(predictor: AnyPredictor, photos: PhotoSource, batch_size: int) -> FloatArray | None:
@@ -343,5 +408,7 @@ def plants_figure(result: PlantsResult) -> "Figure":
         axes.set_ylim(min(0.5, *(row.accuracy for row in result.rows)), 1.01)
         axes.legend(fontsize=8, frameon=False, loc="lower right")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"Several photos, one answer: {result.photos} photos in {result.groups} groups", fontsize=11)
+    figure.suptitle(
+        f"Several photos, one answer: {sum(result.photos.values())} photos in {result.groups} groups", fontsize=11
+    )
     return figure
