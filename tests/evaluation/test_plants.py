@@ -13,19 +13,15 @@ import pytest
 from cassava_leaf_disease.config.schema import AppConfig, PlantsConfig
 from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
 from cassava_leaf_disease.errors import DataError
-from cassava_leaf_disease.evaluation.plants import (
+from cassava_leaf_disease.evaluation.plant_groups import (
     LabelledAnswers,
-    PlantsRow,
-    add_intervals,
     arrange,
     classes_of_plants,
     distinct,
     draw_alike,
     draw_independent,
-    measure,
-    plants,
-    rules,
 )
+from cassava_leaf_disease.evaluation.plants import PlantsRow, add_intervals, measure, plants, rules
 from cassava_leaf_disease.evaluation.predictions import write_predictions
 from cassava_leaf_disease.inference.aggregate import DEFAULT_POOLING
 

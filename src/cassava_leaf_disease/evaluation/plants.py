@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,17 @@ from cassava_leaf_disease.domain import CLASS_NAMES, NUM_CLASSES
 from cassava_leaf_disease.errors import DataError
 from cassava_leaf_disease.evaluation.evaluate import default_output_dir
 from cassava_leaf_disease.evaluation.figures import BLUE, GREEN, GREY, ORANGE, new_figure, write_figure
+from cassava_leaf_disease.evaluation.plant_groups import (
+    NEAR,
+    Draw,
+    LabelledAnswers,
+    Prevalence,
+    arrange,
+    classes_of_plants,
+    draw_alike,
+    draw_independent,
+    slots,
+)
 from cassava_leaf_disease.evaluation.predictions import predict_photos, prepared_batches
 from cassava_leaf_disease.evaluation.selection import select_photos
 from cassava_leaf_disease.inference.aggregate import DEFAULT_POOLING, Pooling, pool, pooling_for
@@ -42,12 +53,9 @@ logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-Draw = Literal["independent", "alike"]
-Prevalence = Literal["natural", "balanced"]
 
 DEFAULT_RULE: Final = "default"
 _CORRELATIONS: Final = (0, 0.1, 0.2, 0.3, 0.5, 1)
-_NEAR: Final = 2  # an `alike` group is drawn from so many times as many nearest photos
 _TARGET: Final = 0.9
 _LABELS: Final = frozenset(map(str, range(NUM_CLASSES)))
 
@@ -93,22 +101,6 @@ class PlantsResult(BaseModel):
     prior: tuple[float, ...]
     rows: tuple[PlantsRow, ...]
     output_dir: Path
-
-
-@dataclass(frozen=True)
-class LabelledAnswers:
-    """Answers `(N, C)` about photos with labels `(N,)`, and of each photo the others of its class, nearest first.
-
-    `order` lists the photos by class; those of class c stand from `starts[c]`, `counts[c]` of them. `neighbours`
-    `(N, K)` are places in `probabilities`, and -1 where the class has no more photos.
-    """
-
-    probabilities: FloatArray
-    labels: IntArray
-    order: IntArray
-    starts: IntArray
-    counts: IntArray
-    neighbours: IntArray
 
 
 @dataclass(frozen=True)
@@ -182,7 +174,7 @@ def ask_model(config: AppConfig) -> AskedPhotos:
             probabilities[known],
             photos.labels[known],
             None if features is None else features[known],
-            _NEAR * config.plants.max_photos,
+            NEAR * config.plants.max_photos,
         ),
         pooling=pooling_for(predictor),
         min_confidence=predictor.min_confidence,
@@ -231,26 +223,6 @@ def features_of(predictor: AnyPredictor, photos: PhotoSource, batch_size: int) -
             seen.append(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12))
         parts.append(np.concatenate(seen, axis=1, dtype=np.float64))
     return np.concatenate(parts)
-
-
-def arrange(
-    probabilities: FloatArray, labels: IntArray, features: FloatArray | None, neighbours: int
-) -> LabelledAnswers:
-    """The answers with what drawing groups needs; without `features` no photo has neighbours."""
-    order = np.argsort(labels, kind="stable")
-    counts = np.bincount(labels, minlength=NUM_CLASSES)
-    starts = np.cumsum(counts) - counts
-    nearest = np.full((len(labels), neighbours), -1, np.int64)
-    for start, count in zip(starts, counts, strict=True):
-        members = order[start : start + count]
-        if features is None or count < 2:
-            continue
-        kept = min(neighbours, int(count) - 1)
-        for photo in members:
-            alike = features[members] @ features[photo]
-            alike[members == photo] = -np.inf
-            nearest[photo, :kept] = members[np.argsort(-alike, kind="stable")[:kept]]
-    return LabelledAnswers(probabilities, labels, order, starts, counts, nearest)
 
 
 def rules(pooling: Pooling) -> Mapping[str, Pooling]:
@@ -312,46 +284,11 @@ def add_intervals(row: PlantsRow, answers: LabelledAnswers, pooling: Pooling, se
     starts, counts = (np.repeat(values, answers.counts) for values in (answers.starts, answers.counts))
     for sample in range(settings.bootstrap_samples):
         drawn = answers.order[starts + (random.random(len(starts)) * counts).astype(np.int64)]
-        members = drawn[_slots(answers, classes, row.photos, random)]
+        members = drawn[slots(answers, classes, row.photos, random)]
         best = pool(answers.probabilities[members], pooling).argmax(axis=1)
         matrix = confusion_matrix(classes, best, NUM_CLASSES)
         accuracies[sample], scores[sample] = accuracy(matrix), f1_macro(matrix)
     return row.model_copy(update={"accuracy_interval": _interval(accuracies), "f1_macro_interval": _interval(scores)})
-
-
-def classes_of_plants(counts: IntArray, groups: int, prevalence: Prevalence) -> IntArray:
-    """The class of each of about `groups` plants, from the number of photos of each class; at least one of each."""
-    shares = counts / counts.sum() if prevalence == "natural" else (counts > 0) / (counts > 0).sum()
-    plants_each = np.maximum(np.rint(shares * groups).astype(np.int64), counts > 0)
-    return np.repeat(np.arange(len(counts)), plants_each)
-
-
-def draw_independent(answers: LabelledAnswers, classes: IntArray, photos: int, random: np.random.Generator) -> IntArray:
-    """Places `(G, photos)` of different photos of each plant's class."""
-    return answers.order[_slots(answers, classes, photos, random)]
-
-
-def draw_alike(answers: LabelledAnswers, classes: IntArray, photos: int, random: np.random.Generator) -> IntArray:
-    """Places `(G, photos)` of a photo of each plant's class, and of others among its nearest `2 * photos`."""
-    first = answers.order[_slots(answers, classes, 1, random)]  # (G, 1)
-    near = np.minimum(_NEAR * photos, answers.counts[classes] - 1)
-    places = distinct(near, photos - 1, random)
-    return np.concatenate([first, answers.neighbours[first, places]], axis=1)
-
-
-def distinct(sizes: IntArray, count: int, random: np.random.Generator) -> IntArray:
-    """For each size `(G,)` as many different numbers from 0 to below it, `(G, count)`, all sets equally likely."""
-    chosen = np.empty((len(sizes), 0), np.int64)
-    for taken in range(count):
-        number = (random.random(len(sizes)) * (sizes - taken)).astype(np.int64)
-        for lower in np.sort(chosen, axis=1).T:  # skip those that are taken, lowest first
-            number += number >= lower
-        chosen = np.column_stack([chosen, number])
-    return chosen
-
-
-def _slots(answers: LabelledAnswers, classes: IntArray, photos: int, random: np.random.Generator) -> IntArray:
-    return answers.starts[classes][:, None] + distinct(answers.counts[classes], photos, random)
 
 
 def _interval(values: FloatArray) -> tuple[float, float]:
