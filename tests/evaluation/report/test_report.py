@@ -20,6 +20,7 @@ from cassava_leaf_disease.errors import CassavaError, ConfigError, DataError
 from cassava_leaf_disease.evaluation.evaluate import EvaluationResult, evaluate
 from cassava_leaf_disease.evaluation.report.numbers import Report
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
+from cassava_leaf_disease.training.fit import train
 
 Config = Callable[..., AppConfig]
 WriteCheckpoint = Callable[[Path, ModelMetadata], Path]
@@ -180,6 +181,37 @@ def test_temperature_is_told_before_and_after(config_for: Config, other_checkpoi
     assert "temperature of 0.50" in page.text
 
 
+def test_several_models_as_one_are_reported(
+    config_for: Config, random_checkpoint: Path, other_checkpoint: Path
+) -> None:
+    config = config_for(f"infer.checkpoint_path=[{random_checkpoint},{other_checkpoint}]")
+
+    page, report = read_back(evaluate(config))
+
+    assert report.calibration.temperature is None
+    assert report.calibration.calibration_error_before is None
+    assert report.model.input_sizes_px == (64, 96)
+    assert "means over several models or views" in page.text
+    assert str(other_checkpoint) in page.text
+
+
+def test_model_of_drawn_leaves_is_reported_and_compared(small_config: Config) -> None:
+    trained = train(small_config("train.epochs=1", "train.calibrate=false"))
+
+    result = evaluate(
+        small_config(
+            *(f"infer.checkpoint_path={trained.checkpoint}", f"evaluate.compare=[{trained.checkpoint}]"),
+            *("evaluate.report=true", "evaluate.bootstrap_samples=100", "evaluate.report_photos=1"),
+        )
+    )
+
+    page, report = read_back(result)
+    assert report.photos == 20
+    assert report.comparisons[0].accuracy == pytest.approx(trained.metrics["test/acc"])
+    assert (report.comparisons[0].p_value, report.comparisons[0].only_other_right) == (1.0, 0)
+    assert "was never fitted" in page.text
+
+
 def test_page_without_photos(config_for: Config) -> None:
     page, _ = read_back(evaluate(config_for("evaluate.report_photos=0")))
 
@@ -276,7 +308,9 @@ def test_another_collection_is_told_apart(config_for: Config, photos_dir: Path, 
     assert report.outside == outside
     assert "The surest answers about classes that we do not have" in page.text
     assert (result.output_dir / "figures" / "outside.png").is_file()
-    again = evaluate(config_for(*foreign, f"evaluate.compare=[{result.output_dir / 'predictions.csv'}]"))
+    again = evaluate(
+        config_for(*foreign, "evaluate.report_photos=0", f"evaluate.compare=[{result.output_dir / 'predictions.csv'}]")
+    )
     assert read_back(again)[1].comparisons[0].p_value == 1.0
 
 
