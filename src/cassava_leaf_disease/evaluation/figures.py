@@ -142,7 +142,8 @@ def risk_coverage_figure(
     """
     figure = new_figure(6.4, 4.4)
     axes = figure.add_subplot()
-    for (name, (probabilities, labels)), color in zip(answers.items(), (GREY, BLUE, GREEN), strict=False):
+    colors = (BLUE,) if len(answers) == 1 else (GREY, BLUE, GREEN)
+    for (name, (probabilities, labels)), color in zip(answers.items(), colors, strict=False):
         confidences, coverage, accuracy = risk_coverage(probabilities, labels)
         axes.plot(coverage, accuracy, color=color, label=f"{name} ({len(labels)} photos)")
         answered = int((confidences >= min_confidence).sum())

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from cassava_leaf_disease.domain import CLASS_NAMES
-from cassava_leaf_disease.evaluation.report.curves import coverage_levels, precision_recall, risk_coverage
+from cassava_leaf_disease.evaluation.report.curves import coverage_levels, precision_recall
 
 
 @pytest.fixture
@@ -30,23 +30,16 @@ def test_every_class_with_photos_has_its_curve(answered: tuple[np.ndarray, np.nd
         assert curve.share == pytest.approx((labels == index).mean())
 
 
-def test_coverage_keeps_the_surest_answers_first(answered: tuple[np.ndarray, np.ndarray]) -> None:
+def test_levels_are_points_of_the_curve(answered: tuple[np.ndarray, np.ndarray]) -> None:
     labels, probabilities = answered
 
-    coverage, accuracies, confidences = risk_coverage(labels, probabilities)
-
-    assert coverage[-1] == 1.0
-    assert accuracies[-1] == pytest.approx((probabilities.argmax(axis=1) == labels).mean())
-    assert (np.diff(confidences) <= 0).all()
-    kept = probabilities.max(axis=1) >= confidences[29]
-    assert kept.sum() == 30
-    assert accuracies[29] == pytest.approx((probabilities[kept].argmax(axis=1) == labels[kept]).mean())
-
-
-def test_levels_are_points_of_the_curve(answered: tuple[np.ndarray, np.ndarray]) -> None:
-    levels = coverage_levels(*answered)
+    levels = coverage_levels(labels, probabilities)
 
     assert [(level.coverage, level.photos) for level in levels][:3] == [(1.0, 120), (0.95, 114), (0.9, 108)]
-    assert levels[0].min_confidence == pytest.approx(answered[1].max(axis=1).min())
+    assert levels[0].min_confidence == pytest.approx(probabilities.max(axis=1).min())
+    for level in levels:
+        kept = probabilities.max(axis=1) >= level.min_confidence
+        assert kept.sum() == level.photos
+        assert level.accuracy == pytest.approx((probabilities[kept].argmax(axis=1) == labels[kept]).mean())
     (alone,) = {level.photos for level in coverage_levels(answered[0][:1], answered[1][:1])}
     assert alone == 1

@@ -156,10 +156,14 @@ def test_page_stands_alone_and_tells_the_figures(config_for: Config, photos_dir:
         assert (line.precision or 0) == pytest.approx(precision)
         assert line.f1 == pytest.approx(f1)
         assert line.recall_interval[0] <= recall <= line.recall_interval[1]
-    first = page.tables[0][1]
+    first = page.tables[1][1]
     assert first[0] == "Bacterial Blight"
     assert first[2].startswith(f"{100 * (report.classes[0].recall or 0):.1f}%")
     assert f"{100 * metrics.accuracy_score(labels, predicted):.1f}%" in page.text
+    for given in report.verdicts:
+        rights = [row["label"] == row["predicted"] for row in rows if row["verdict"] == given.verdict]
+        assert (given.photos, given.labelled, given.accuracy) == (len(rights), len(rights), float(np.mean(rights)))
+    assert sum(given.photos for given in report.verdicts) == 40
     by_place = next(slicing for slicing in report.slices if slicing.name == "place")
     assert sum(one.photos for one in by_place.slices) == 40
     assert "<b>farm</b>" in page.text  # as text, not as markup

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from cassava_leaf_disease.domain import CLASS_NAMES
 from cassava_leaf_disease.evaluation.figures import BLUE, GREEN, GREY, ORANGE, new_figure
 from cassava_leaf_disease.evaluation.outside import OutsideScores
 from cassava_leaf_disease.evaluation.report.comparison import Comparison
-from cassava_leaf_disease.evaluation.report.curves import PrecisionRecall, risk_coverage
+from cassava_leaf_disease.evaluation.report.curves import PrecisionRecall
 from cassava_leaf_disease.evaluation.report.slices import Slicing
 
 if TYPE_CHECKING:
@@ -46,35 +45,6 @@ def precision_recall_figure(curves: Mapping[str, PrecisionRecall]) -> "Figure":
     axes.set_ylabel("precision: share of such answers that are right")
     _unit_square(axes)
     figure.legend(title="average precision", loc="outside lower center", ncols=2, fontsize=9, frameon=False)
-    return figure
-
-
-def risk_coverage_figure(
-    labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], threshold: float | None
-) -> "Figure":
-    """Accuracy of the surest answers by their share; a mark where the model's own threshold lies."""
-    coverage, accuracies, confidences = risk_coverage(labels, probabilities)
-    figure = new_figure(7.0, 4.4)
-    axes = figure.add_subplot()
-    axes.plot(coverage, accuracies, color=BLUE, linewidth=2, label="answers kept, surest first")
-    axes.axhline(accuracies[-1], color=GREY, linestyle="--", linewidth=1, label=f"all answers: {accuracies[-1]:.1%}")
-    kept = 0 if threshold is None else int((confidences >= threshold).sum())
-    if kept:
-        axes.scatter(
-            [coverage[kept - 1]],
-            [accuracies[kept - 1]],
-            s=70,
-            color=ORANGE,
-            zorder=3,
-            label=f"confidence of {threshold:.0%} or more: {accuracies[kept - 1]:.1%} of {coverage[kept - 1]:.0%}",
-        )
-    axes.set_xlabel("share of the photos that get an answer")
-    axes.set_ylabel("right answers among them")
-    axes.set_xlim(0, 1.01)
-    axes.set_ylim(max(0.0, float(accuracies[len(accuracies) // 20 :].min()) - 0.1), 1.01)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=9, frameon=False, loc="lower left")
     return figure
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from cassava_leaf_disease.domain import CLASS_NAMES
+from cassava_leaf_disease.modeling.calibration import risk_coverage
 
 FloatArray = npt.NDArray[np.float64]
 ClassIds = npt.NDArray[np.int64]
@@ -52,21 +53,9 @@ def precision_recall(labels: ClassIds, probabilities: FloatArray) -> Mapping[str
     return curves
 
 
-def risk_coverage(labels: ClassIds, probabilities: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Coverage, accuracy and lowest confidence `(N,)` of the 1, 2, … N surest answers.
-
-    Source: El-Yaniv and Wiener, On the Foundations of Noise-free Selective Classification, 2010.
-    """
-    confidences = probabilities.max(axis=1)
-    order = np.argsort(-confidences, kind="stable")
-    rights = (probabilities.argmax(axis=1) == labels)[order]
-    counts = np.arange(1, len(labels) + 1, dtype=np.float64)
-    return counts / len(labels), np.cumsum(rights) / counts, confidences[order]
-
-
 def coverage_levels(labels: ClassIds, probabilities: FloatArray) -> tuple[CoverageLevel, ...]:
-    """The curve at some round shares."""
-    _, accuracies, confidences = risk_coverage(labels, probabilities)
+    """The curve of accuracy against coverage at some round shares."""
+    confidences, _, accuracies = risk_coverage(probabilities, labels)
     kept = [max(1, round(level * len(labels))) for level in LEVELS]
     return tuple(
         CoverageLevel(

@@ -62,6 +62,21 @@ class CalibrationNote(BaseModel):
     mean_confidence: float
 
 
+class VerdictLine(BaseModel):
+    """One verdict: how many photos got it, and how many answers about those with a label of ours are right.
+
+    The interval is Wilson's 95% one; accuracy is null where none of them has such a label.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    verdict: Verdict
+    photos: int
+    labelled: int
+    accuracy: float | None
+    interval: Interval
+
+
 class ModelNote(BaseModel):
     """Which model it is, and what it says about itself."""
 
@@ -91,7 +106,7 @@ class Report(BaseModel):
     classes: tuple[ClassLine, ...]
     calibration: CalibrationNote
     coverage: tuple[CoverageLevel, ...]
-    verdicts: dict[str, int]
+    verdicts: tuple[VerdictLine, ...]
     slices: tuple[Slicing, ...]
     comparisons: tuple[Comparison, ...]
     outside: OutsideScores | None
@@ -111,10 +126,11 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class Answered:
-    """Photos whose label is one of ours, and the answers about them: `(N,)` and `(N, C)`."""
+    """Photos whose label is one of ours, and the answers about them: `(N,)`, `(N, C)` and a verdict each."""
 
     labels: ClassIds
     probabilities: FloatArray
+    verdicts: Sequence[Verdict]
 
 
 def class_lines(answered: Answered, bootstrap_samples: int) -> tuple[ClassLine, ...]:
@@ -138,6 +154,24 @@ def class_lines(answered: Answered, bootstrap_samples: int) -> tuple[ClassLine, 
                 f1=float(scores.f1[index]),
                 f1_interval=percentile_interval(f1_of_samples[:, index]),
                 average_precision=curves[name].average_precision if name in curves else None,
+            )
+        )
+    return tuple(lines)
+
+
+def verdict_lines(answered: Answered, verdicts: Sequence[Verdict]) -> tuple[VerdictLine, ...]:
+    """Each verdict that was given to a photo, those without a label of ours among them."""
+    rights = answered.probabilities.argmax(axis=1) == answered.labels
+    lines = []
+    for verdict, photos in sorted(Counter(verdicts).items()):
+        inside = [right for right, given in zip(rights.tolist(), answered.verdicts, strict=True) if given == verdict]
+        lines.append(
+            VerdictLine(
+                verdict=verdict,
+                photos=photos,
+                labelled=len(inside),
+                accuracy=sum(inside) / len(inside) if inside else None,
+                interval=wilson_interval(sum(inside), len(inside)),
             )
         )
     return tuple(lines)
@@ -199,7 +233,7 @@ def build_report(  # noqa: PLR0913, PLR0917  # the parts of a report
         classes=class_lines(answered, bootstrap_samples),
         calibration=calibration_note(predictor, answered),
         coverage=coverage_levels(answered.labels, answered.probabilities),
-        verdicts=dict(sorted(Counter(verdicts).items())),
+        verdicts=verdict_lines(answered, verdicts),
         slices=tuple(slices),
         comparisons=tuple(comparisons),
         outside=outside,

@@ -16,7 +16,7 @@ from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.data.datasets import Image, PhotoSource
 from cassava_leaf_disease.domain import NUM_CLASSES
 from cassava_leaf_disease.errors import DataError
-from cassava_leaf_disease.imaging.preprocess import resize_shorter_side
+from cassava_leaf_disease.imaging.quality import measure_quality
 from cassava_leaf_disease.log import progress_bar
 from cassava_leaf_disease.modeling.metrics import class_scores, confusion_matrix, wilson_interval
 
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 ClassIds = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
-COMPARABLE_SIDE_PX: Final = 256  # sharpness means something between photos of one size only
 MOST_VALUES: Final = 12  # of a column whose values are groups themselves
 MOST_NUMBERS: Final = 6  # from which on numbers are divided into quarters
 NOT_GIVEN: Final = "(not given)"
@@ -36,7 +35,7 @@ _NO_GROUPS: Final = ("image_id", "label")  # columns that say nothing of the pho
 
 @dataclass(frozen=True)
 class PhotoFacts:
-    """What a photo itself tells: mean brightness in 0..255, variance of its Laplacian at 256 px, size as it came."""
+    """What a photo itself tells: brightness and sharpness (see `measure_quality`), and its size as it came."""
 
     brightness: float
     sharpness: float
@@ -82,15 +81,10 @@ class Slicing(BaseModel):
 
 
 def photo_facts(image: Image) -> PhotoFacts:
-    """The facts of a photo `(H, W, 3)` uint8 RGB.
-
-    Source of the sharpness: Pech-Pacheco et al., Diatom Autofocusing in Brightfield Microscopy, 2000.
-    """
+    """The facts of a photo `(H, W, 3)` uint8 RGB."""
     height, width = image.shape[:2]
-    small = resize_shorter_side(image, COMPARABLE_SIDE_PX, enlarge=True)
-    grey = small.astype(np.float64) @ np.array((0.299, 0.587, 0.114))  # luma of ITU-R BT.601
-    neighbours = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
-    return PhotoFacts(float(grey.mean()), float((neighbours - 4 * grey[1:-1, 1:-1]).var()), width, height)
+    quality = measure_quality(image)
+    return PhotoFacts(quality.brightness, quality.sharpness, width, height)
 
 
 def facts_of(photos: PhotoSource) -> list[PhotoFacts]:

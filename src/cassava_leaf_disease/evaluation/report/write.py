@@ -15,6 +15,7 @@ from cassava_leaf_disease.evaluation.figures import (
     class_scores_figure,
     confusion_figure,
     reliability_figure,
+    risk_coverage_figure,
     write_figure,
 )
 from cassava_leaf_disease.evaluation.outside import OutsideScores
@@ -22,7 +23,6 @@ from cassava_leaf_disease.evaluation.report.charts import (
     comparison_figure,
     outside_figure,
     precision_recall_figure,
-    risk_coverage_figure,
     slices_figure,
 )
 from cassava_leaf_disease.evaluation.report.comparison import Answers, Comparison, compare
@@ -73,7 +73,8 @@ class Measured:
     def answered(self) -> Answered:
         """Those whose label is one of ours."""
         known = self.photos.known
-        return Answered(self.photos.labels[known], self.probabilities[known])
+        verdicts = [verdict for verdict, ours in zip(self.verdicts, known, strict=True) if ours]
+        return Answered(self.photos.labels[known], self.probabilities[known], verdicts)
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,9 @@ def write_figures(report: Report, measured: Measured, folder: Path) -> dict[str,
         "class_scores": class_scores_figure(matrix, title),
         "precision_recall": precision_recall_figure(precision_recall(labels, probabilities)),
         "reliability": reliability_figure(panels, title),
-        "risk_coverage": risk_coverage_figure(labels, probabilities, min_confidence(predictor)),
+        "risk_coverage": risk_coverage_figure(
+            {"answers kept, surest first": (probabilities, labels)}, predictor.min_confidence, title
+        ),
     }
     if report.slices:
         figures["slices"] = slices_figure(report.slices, report.scores.accuracy)
@@ -171,11 +174,6 @@ def galleries(measured: Measured, count: int) -> tuple[Gallery, ...]:
         Gallery("foreign", shown(foreign)),
     )
     return tuple(gallery for gallery in found if gallery.photos)
-
-
-def min_confidence(predictor: AnyPredictor) -> float:
-    """The confidence under which the most cautious member's answer is `uncertain`."""
-    return max(member.metadata.thresholds.min_confidence for member in predictor.members)
 
 
 def _heat_of(predictor: AnyPredictor, photos: SelectedPhotos) -> Heat:
