@@ -159,7 +159,7 @@ def risk_coverage_figure(
     axes.set_xlabel(f"fraction answered; dots: confidence from {min_confidence:.2f} up")
     axes.set_ylabel("right answers among them")
     axes.set_xlim(0, 1.02)
-    axes.legend(fontsize=8, frameon=False, loc="lower left")
+    axes.legend(fontsize=8, frameon=False, loc="best")
     axes.set_title(_lines(title, 70), fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
