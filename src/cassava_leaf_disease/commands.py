@@ -123,7 +123,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
         ("gate", "infer", "paths"),
         (
             "cassava fit-gate infer.checkpoint_path=outputs/runs/version_0/checkpoints/best.ckpt",
-            "cassava fit-gate gate.score=mahalanobis gate.foreign_dir=photos/not_cassava",
+            "cassava fit-gate gate.max_refused=0.01 gate.foreign_dir=photos/not_cassava",
         ),
     ),
     "ensemble": Command(

@@ -79,7 +79,7 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
     "calibrate": _CHECKPOINT,
     "fit_gate": (
         *_CHECKPOINT,
-        Flag("score", "gate.score", "knn, mahalanobis or energy"),
+        Flag("score", "gate.score", "mahalanobis, knn or energy"),
         Flag("max_refused", "gate.max_refused", "fraction of real leaves refused as not_cassava"),
         Flag("foreign", "gate.foreign_dir", "a folder of photos without cassava, to measure on"),
     ),

@@ -34,7 +34,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Weighting = Literal["none", "sqrt_inverse", "inverse"]
 FindIssuesBy = Literal["prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "predicted_neq_given"]
 RankLabelsBy = Literal["self_confidence", "normalized_margin", "confidence_weighted_entropy"]
-OodScore = Literal["knn", "mahalanobis", "energy"]
+OodScore = Literal["mahalanobis", "knn", "energy"]
 Tta = Literal["none", "flips", "rotations", "dihedral", "crops", "crops_hflip"]
 
 

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 GATE_FILE: Final = "gate.json"
 Part = Literal["train", "val", "test"]
 Labelled = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]  # answers (N, C) and labels (N,)
-_SCORES: Final[tuple[OodScore, ...]] = ("knn", "mahalanobis", "energy")
+_SCORES: Final[tuple[OodScore, ...]] = ("mahalanobis", "knn", "energy")
 
 
 class PartVerdicts(BaseModel):
