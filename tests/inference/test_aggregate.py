@@ -96,6 +96,7 @@ def test_the_plants_answer_has_all_that_a_photos_has() -> None:
     assert PlantPrediction.model_validate_json(answer.model_dump_json()) == answer
     assert answer.class_name == "Cassava Mosaic Disease"
     assert answer.verdict == "diagnosis"
+    assert answer.reasons == ()
     assert answer.confidence == answer.top_k[0].prob == max(answer.probabilities.values())
     assert len(answer.top_k) == 3
     assert answer.counted == (0, 1)
@@ -131,8 +132,9 @@ def test_photos_that_show_nothing_are_left_out_with_the_reason() -> None:
     ],
 )
 def test_a_plant_without_a_usable_photo_gets_no_diagnosis(verdicts: tuple[str, ...], expected: str) -> None:
-    answer = plant(*(photo(SURE, verdict) for verdict in verdicts))
+    answer = plant(*(photo(SURE, verdict, reasons=(f"because {verdict}",)) for verdict in verdicts))
 
+    assert answer.reasons == tuple(dict.fromkeys(f"because {verdict}" for verdict in verdicts))
     assert answer.verdict == expected
     assert answer.counted == ()
     assert len(answer.left_out) == len(verdicts)
@@ -143,7 +145,8 @@ def test_photos_that_contradict_each_other_are_uncertain_and_another_leaf_helps(
     answer = plant(photo(SURE), photo(OTHER))
 
     assert answer.verdict == "uncertain"
-    assert answer.more_leaves
+    assert answer.reasons == ("not sure enough: confidence 52%, expected at least 60%; take photos of 2 more leaves",)
+    assert answer.more_leaves == 2
     assert plant(photo(SURE), photo(OTHER), photo(SURE)).verdict == "diagnosis"
 
 
@@ -152,6 +155,7 @@ def test_photos_that_say_nothing_are_uncertain_and_more_of_them_do_not_help() ->
 
     assert answer.verdict == "uncertain"
     assert answer.more_leaves is None
+    assert "more photos like these would not change that" in answer.reasons[0]
 
 
 def test_as_many_more_leaves_as_are_told_make_it_a_diagnosis_and_no_fewer() -> None:

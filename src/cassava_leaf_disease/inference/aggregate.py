@@ -103,6 +103,7 @@ def combine_photos(
     probabilities = pool(used, pooling)
     ranking = rank_classes(probabilities.tolist(), CLASS_NAMES, len(photos[0].top_k))
     verdict: Verdict = "diagnosis" if ranking[0].prob >= min_confidence else "uncertain"
+    more = more_leaves(used, min_confidence, pooling) if counted else 1
     return PlantPrediction(
         predicted_class_id=ranking[0].class_id,
         class_name=ranking[0].class_name,
@@ -110,11 +111,12 @@ def combine_photos(
         probabilities=dict(probabilities_by_name(probabilities.tolist(), CLASS_NAMES)),
         top_k=ranking,
         verdict=verdict if counted else _most_frequent([each.reason for each in left_out]),
+        reasons=_reasons(ranking[0].prob, min_confidence, more) if counted else _reasons_of(photos),
         model=photos[0].model,
         views=photos[0].views,
         counted=counted,
         left_out=left_out,
-        more_leaves=more_leaves(used, min_confidence, pooling) if counted else 1,
+        more_leaves=more,
         photos=tuple(photos),
     )
 
@@ -134,6 +136,20 @@ def more_leaves(probabilities: FloatArray, min_confidence: float, pooling: Pooli
         if pool(np.broadcast_to(typical, (photos + more, len(typical))), pooling).max() >= min_confidence:
             return more
     return None
+
+
+def _reasons(confidence: float, min_confidence: float, more: int | None) -> tuple[str, ...]:
+    """Why the answer is no diagnosis, in plain words; none where it is one."""
+    if confidence >= min_confidence:
+        return ()
+    leaves = "1 more leaf" if more == 1 else f"{more} more leaves"
+    advice = "more photos like these would not change that" if more is None else f"take photos of {leaves}"
+    return (f"not sure enough: confidence {confidence:.0%}, expected at least {min_confidence:.0%}; {advice}",)
+
+
+def _reasons_of(photos: Sequence[Prediction]) -> tuple[str, ...]:
+    """The reasons of all photos, each once."""
+    return tuple(dict.fromkeys(reason for photo in photos for reason in photo.reasons))
 
 
 def _check(photos: Sequence[Prediction]) -> None:
