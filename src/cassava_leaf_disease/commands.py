@@ -226,10 +226,14 @@ COMMANDS: Final[Mapping[str, Command]] = {
         ),
     ),
     "export": Command(
-        "write a checkpoint as an ONNX file that needs no PyTorch, and compare their answers",
+        "write a checkpoint or an ensemble as ONNX, which needs no PyTorch, and compare their answers",
         "export.onnx:export",
         ("export", "infer", "paths"),
-        ("cassava export", "cassava export infer.checkpoint_path=artifacts/best.ckpt export.output_path=best.onnx"),
+        (
+            "cassava export",
+            "cassava export infer.checkpoint_path=artifacts/best.ckpt export.output_path=best.onnx",
+            "cassava export infer.checkpoint_path=ensemble.json export.precision=fp16",
+        ),
     ),
     "demo": Command(
         "train on drawn leaves for under a minute, then diagnose one",

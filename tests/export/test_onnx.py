@@ -53,7 +53,8 @@ def test_the_file_lands_beside_the_checkpoint_and_answers_alike(
     assert (result.checkpoint, result.source, result.backbone) == (checkpoint, "explicit", "test_resnet")
     assert (result.pictures, result.compared_on) == (10, f"10 photos of {photos}")
     assert (result.opset, result.agreement) == (OPSET, 1.0)
-    assert 0 <= result.max_difference <= result.tolerance == 1e-4
+    assert (result.precision, result.accuracy) == ("fp32", None)
+    assert 0 <= result.mean_difference <= result.max_difference <= result.tolerance == 1e-4
     assert ExportResult.model_validate_json(result.model_dump_json()) == result
     answers = [
         load_predictor(FoundModel(path, "explicit"), "cpu").predict_bytes(photo_bytes, name="a").probabilities
@@ -61,7 +62,7 @@ def test_the_file_lands_beside_the_checkpoint_and_answers_alike(
     ]
     assert answers[1] == pytest.approx(answers[0], abs=1e-5)
     assert max(answers[0].values()) - min(answers[0].values()) > 0.01  # so that being equal means something
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "best.onnx", "photos"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "best.onnx", "outputs", "photos"]
 
 
 def test_the_file_is_sound_onnx_with_its_weights_inside_and_no_paths_of_this_machine(
@@ -120,7 +121,7 @@ def test_a_file_that_answers_otherwise_is_not_written_and_the_old_one_stays(
 
     assert str(told.value).endswith("100% of the answers agree; expected at most export.tolerance=1e-15")
     assert (tmp_path / "best.onnx").read_bytes() == b"the old one"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "best.onnx", "photos"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "best.onnx", "outputs", "photos"]
 
 
 class Growing(nn.Module):
@@ -142,7 +143,8 @@ def test_a_network_that_onnx_cannot_express_is_one_line(metadata: ModelMetadata)
 
 
 @pytest.mark.parametrize(
-    ("output", "seen"), [("best.pt", "another kind of file"), ("folder.onnx", "a folder")], ids=["suffix", "folder"]
+    ("output", "seen"),
+    [("best.pt", "another kind of file"), ("folder", "another kind of file"), ("folder.onnx", "a folder")],
 )
 def test_a_place_that_no_model_can_have_is_refused(
     output: str, seen: str, small_config: Config, checkpoint: Path, tmp_path: Path
@@ -158,14 +160,6 @@ def test_a_place_that_no_model_can_have_is_refused(
 def test_an_exported_file_is_not_exported_again(small_config: Config, exported_model: Path) -> None:
     with pytest.raises(ConfigError, match=r"best\.onnx: an exported model already; type infer\.checkpoint_path="):
         export(small_config(f"infer.checkpoint_path={exported_model}"))
-
-
-def test_several_models_are_not_exported_as_one(small_config: Config, checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "both.json").write_text("{}")
-
-    for several in (f"[{checkpoint},{checkpoint}]", str(tmp_path / "both.json")):
-        with pytest.raises(ConfigError, match=r"several models as one, and a file holds one; type infer\.checkpoint"):
-            export(small_config(f"infer.checkpoint_path={several}"))
 
 
 def test_no_checkpoint_is_told(small_config: Config) -> None:

@@ -35,6 +35,7 @@ Weighting = Literal["none", "sqrt_inverse", "inverse"]
 FindIssuesBy = Literal["prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "predicted_neq_given"]
 RankLabelsBy = Literal["self_confidence", "normalized_margin", "confidence_weighted_entropy"]
 OodScore = Literal["mahalanobis", "knn", "energy"]
+Precision = Literal["fp32", "fp16", "fp16_weights"]
 Tta = Literal["none", "flips", "rotations", "dihedral", "crops", "crops_hflip"]
 
 
@@ -718,11 +719,16 @@ class PrepareConfig(Section):
 
 
 class ExportConfig(Section):
-    """A model file without PyTorch, beside the checkpoint or at `output_path`."""
+    """A model file without PyTorch, beside the checkpoint or at `output_path`.
+
+    `precision` is that of weights and arithmetic, or of the weights alone. `tolerance` is the largest difference of a
+    probability (null: 0.0001 in fp32, 0.005 in fp16).
+    """
 
     format: Literal["onnx"]
+    precision: Precision
     output_path: AbsolutePath | None
-    tolerance: float = Field(gt=0, le=0.1)
+    tolerance: float | None = Field(gt=0, le=0.1, description="a number above 0 and ≤ 0.1, or null")
 
 
 class AppConfig(Section):

@@ -70,7 +70,7 @@ def evaluate(config: AppConfig) -> EvaluationResult:
         checkpoint=Path(predictor.identity.path),
         members=tuple(map(Path, predictor.identity.members)),
         source=predictor.identity.source,
-        backbone=", ".join(dict.fromkeys(member.metadata.backbone for member in predictor.members)),
+        backbone=", ".join(dict.fromkeys(metadata.backbone for metadata in predictor.described)),
         data=photos.description,
         views=predictor.views if len(predictor.views) > 1 else (),
         scores=scores,

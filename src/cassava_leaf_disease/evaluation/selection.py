@@ -51,7 +51,7 @@ def select_photos(config: AppConfig, predictor: AnyPredictor) -> SelectedPhotos:
     limits = DecodeLimits(config.infer.max_image_bytes, config.infer.max_image_pixels)
     if settings.csv_path is not None:
         return _photos_of_table(config, settings.csv_path, predictor.source_side_px)
-    data = divide_for_all(config, [member.metadata for member in predictor.members])
+    data = divide_for_all(config, predictor.described)
     part = settings.part
     if not data.image_ids(part):
         raise DataError(

@@ -2,59 +2,86 @@
 
 import logging
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict, Field
 
-from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.config.schema import AppConfig, Precision
 from cassava_leaf_disease.domain import ModelSource
 from cassava_leaf_disease.errors import ConfigError, ExportError, first_line
-from cassava_leaf_disease.export.pictures import ComparisonPictures, comparison_pictures
+from cassava_leaf_disease.export.comparison import (
+    TOLERANCES,
+    Comparison,
+    Probabilities,
+    check,
+    compare,
+    probabilities_of,
+)
+from cassava_leaf_disease.export.half import to_half, to_half_weights
+from cassava_leaf_disease.export.pictures import MAX_PICTURES, Pictures, comparison_pictures, own_split, part_pictures
 from cassava_leaf_disease.inference.discover import FoundModel, find_model
 from cassava_leaf_disease.inference.engines.onnx_engine import FEATURES, INPUT_NAME, LOGITS, MAPS, OnnxEngine
-from cassava_leaf_disease.inference.predictor import Predictor, is_ensemble, is_exported
+from cassava_leaf_disease.inference.ensemble import (
+    EnsembleFile,
+    EnsemblePredictor,
+    MemberFile,
+    load_found,
+)
+from cassava_leaf_disease.inference.predictor import AnyPredictor, Predictor, is_ensemble, is_exported
 from cassava_leaf_disease.modeling.gate_arrays import GATE_KEY, GateArrays, encode_arrays
 from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata
-from cassava_leaf_disease.storage.files import replacing
+from cassava_leaf_disease.paths import ENSEMBLE_FILE
+from cassava_leaf_disease.storage.files import replacing, write_json
+from cassava_leaf_disease.storage.s3_transfer import sha256_of
 
 if TYPE_CHECKING:
     import onnx
     from torch import nn
 
 OPSET: Final = 20
-_BATCH: Final = 16
 
 _log = logging.getLogger(__name__)
 
 
-class ExportResult(BaseModel):
+class ExportResult(Comparison):
     """The file that was written, and how closely its answers follow the checkpoint's.
 
-    `max_difference` is the largest of any probability on the `pictures` compared, which `compared_on` names;
-    `agreement` is the fraction of them whose most probable class is the same.
+    `members` are the checkpoints of an ensemble. An ensemble whose members differ in input size is exported as a
+    folder: `path` is then its `ensemble.json`, `files` tells of each member, and the figures are of all together.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path
     checkpoint: Path
+    members: tuple[Path, ...] = Field(default=(), exclude_if=lambda members: not members)
     source: ModelSource
     backbone: str
+    precision: Precision
     bytes: int
+    bytes_before: int
     opset: int
-    pictures: int
-    compared_on: str
-    max_difference: float
     tolerance: float
-    agreement: float
     seconds: float
+    files: "tuple[ExportResult, ...]" = Field(default=(), exclude_if=lambda files: not files)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """An exported file, and both models' answers about the same pictures."""
+
+    result: ExportResult
+    expected: Probabilities
+    answers: Probabilities
+    pictures: Pictures
 
 
 def export(config: AppConfig) -> ExportResult:
-    """Writes a checkpoint as ONNX, for batches of any size, beside it or to `export.output_path`.
+    """Writes a checkpoint or an ensemble as ONNX, for batches of any size, beside it or to `export.output_path`.
 
     The file takes its place only after its probabilities were compared with the checkpoint's.
 
@@ -65,38 +92,130 @@ def export(config: AppConfig) -> ExportResult:
     import onnx  # noqa: F401  a missing extra is told before any work
     import onnxscript  # noqa: F401
 
-    from cassava_leaf_disease.inference.engines.torch_engine import TorchEngine, restore_network
-    from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
-
-    started = time.perf_counter()
     found = find_model(config)
-    target = _target(found, config.export.output_path)
-    loaded = load_checkpoint(found.path)
-    pictures = comparison_pictures(config.paths.data_dir, loaded.metadata.preprocessing)
-    model = to_onnx(restore_network(loaded, found.path), loaded.metadata, loaded.gate_arrays)
-    expected = _probabilities(Predictor(TorchEngine(found.path, "cpu"), found), pictures.images)
+    _refuse_exported(found)
+    output = config.export.output_path
+    several = bool(found.members) or is_ensemble(found.path)
+    if output is not None:
+        _check_output(output, may_be_folder=several)
+    original = load_found(found, "cpu")
+    if isinstance(original, EnsemblePredictor):
+        _refuse_exported(found, [Path(member.identity.path) for member in original.members])
+        return _export_ensemble(config, original, found)
+    return _export_file(config, original, output or found.path.with_suffix(f".{_suffix(config)}")).result
+
+
+def _export_ensemble(config: AppConfig, original: EnsemblePredictor, found: FoundModel) -> ExportResult:
+    """One file where all members take the same input, else a folder."""
+    path = Path(ENSEMBLE_FILE) if found.members else Path(original.identity.path)
+    beside = Path(original.identity.path).parent
+    output = config.export.output_path
+    alike = len({member.metadata.preprocessing for member in original.members}) == 1
+    if alike and (output is None or is_exported(output)):
+        return _export_file(config, original, output or beside / f"{path.stem}.{_suffix(config)}").result
+    if output is not None and is_exported(output):
+        raise ConfigError(
+            f"export.output_path={output}: one file cannot hold members that take different input; type "
+            "export.output_path=FOLDER, for a file for each, or leave it out"
+        )
+    return _export_members(config, original, output or beside / f"{path.stem}-{config.export.precision}")
+
+
+def _export_members(config: AppConfig, original: EnsemblePredictor, folder: Path) -> ExportResult:
+    """A folder with a file for each member, and an `ensemble.json` that names them."""
+    started = time.perf_counter()
+    written: list[_Written] = []
+    for index, member in enumerate(original.members):
+        written.append(_export_file(config, member, folder / f"{index}-{member.metadata.name}.onnx"))
+    files = [each.result for each in written]
+    description = EnsembleFile(
+        combine=original.combination,
+        weights="equal" if len(set(original.weights)) == 1 else "val_f1_macro",
+        members=tuple(
+            MemberFile(path=file.path.name, sha256=sha256_of(file.path), weight=weight)
+            for file, weight in zip(files, original.weights, strict=True)
+        ),
+    )
+    write_json(folder / ENSEMBLE_FILE, description.model_dump(mode="json"))
+    together = compare(
+        original.combine(np.stack([each.expected for each in written])),
+        original.combine(np.stack([each.answers for each in written])),
+        written[0].pictures,
+    )
+    return _result(config, original, folder / ENSEMBLE_FILE, together, started, files)
+
+
+def _export_file(config: AppConfig, original: AnyPredictor, target: Path) -> _Written:
+    started = time.perf_counter()
+    network, metadata = _network_of(original)
+    pictures = _comparison_pictures(config, original.described[0])
+    model = to_onnx(network, metadata)
+    del network  # its memory is needed for the comparison
+    model = _in_precision(model, config.export.precision)
+    spec = metadata.preprocessing
+    expected = probabilities_of(original, pictures, spec)
     with replacing(target) as file:
         file.write(model.SerializeToString())
         file.flush()
         written = Predictor(OnnxEngine(Path(file.name), "cpu"), FoundModel(target, "explicit"))
-        answers = _probabilities(written, pictures.images)
-        difference = float(np.abs(answers - expected).max())
-        agreement = float((answers.argmax(axis=1) == expected.argmax(axis=1)).mean())
-        _check(difference, agreement, config.export.tolerance, target, pictures)
-    _log.info("%s answers as %s: largest difference %.1e on %s", target, found.path, difference, pictures.origin)
+        answers = probabilities_of(written, pictures, spec)
+        compared = compare(expected, answers, pictures)
+        check(compared, _tolerance(config), target)
+    _log.info(
+        "%s answers as %s: largest difference %.1e on %s",
+        *(target, original.identity.path, compared.max_difference, pictures.origin),
+    )
+    return _Written(_result(config, original, target, compared, started), expected, answers, pictures)
+
+
+def _network_of(original: AnyPredictor) -> "tuple[nn.Module, ModelMetadata]":
+    from cassava_leaf_disease.export.network import merge
+    from cassava_leaf_disease.inference.engines.torch_engine import restore_network
+    from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
+
+    paths = [Path(member.identity.path) for member in original.members]
+    networks = [restore_network(load_checkpoint(path), path) for path in paths]
+    if isinstance(original, EnsemblePredictor):
+        return merge(original, networks)
+    return networks[0], original.members[0].metadata
+
+
+def _in_precision(model: "onnx.ModelProto", precision: Precision) -> "onnx.ModelProto":
+    if precision == "fp32":
+        return model
+    return to_half(model) if precision == "fp16" else to_half_weights(model)
+
+
+def _comparison_pictures(config: AppConfig, metadata: ModelMetadata) -> Pictures:
+    """Of the validation part of the model's own split where that is at hand, else of all over the photos."""
+    data = own_split(config, metadata)
+    own = data and part_pictures(data, "val", metadata.preprocessing, MAX_PICTURES)
+    return own or comparison_pictures(config.paths.data_dir, metadata.preprocessing)
+
+
+def _result(  # noqa: PLR0913, PLR0917  # all that it tells
+    config: AppConfig,
+    original: AnyPredictor,
+    target: Path,
+    compared: Comparison,
+    started: float,
+    files: Sequence[ExportResult] = (),
+) -> ExportResult:
+    checkpoints = [Path(member.identity.path) for member in original.members]
     return ExportResult(
         path=target,
-        checkpoint=found.path,
-        source=found.source,
-        backbone=loaded.metadata.backbone,
-        bytes=target.stat().st_size,
+        checkpoint=Path(original.identity.path),
+        members=tuple(checkpoints) if len(checkpoints) > 1 else (),
+        source=original.identity.source,
+        backbone=", ".join(dict.fromkeys(metadata.backbone for metadata in original.described)),
+        precision=config.export.precision,
+        bytes=sum(file.bytes for file in files) or target.stat().st_size,
+        bytes_before=sum(checkpoint.stat().st_size for checkpoint in checkpoints),
         opset=OPSET,
-        pictures=len(pictures.images),
-        compared_on=pictures.origin,
-        max_difference=difference,
-        tolerance=config.export.tolerance,
-        agreement=agreement,
+        tolerance=_tolerance(config),
         seconds=round(time.perf_counter() - started, 1),
+        files=tuple(files),
+        **compared.model_dump(),
     )
 
 
@@ -104,28 +223,28 @@ def to_onnx(network: "nn.Module", metadata: ModelMetadata, gate_arrays: GateArra
     """The network as an ONNX graph with its self-description, its gate and its weights inside.
 
     Takes float32 `(N, 3, S, S)`, normalised, and gives logits `(N, C)`, features `(N, D)` and maps `(N, C, h, w)`
-    for any N from 1; logits alone where the network has no more to show.
+    for any N from 1; the first of them alone where the network has no more to show.
 
     Raises:
         ExportError: ONNX has no words for something in it.
     """
     import torch
 
-    from cassava_leaf_disease.modeling.outputs import DiagnosticNetwork, shows_its_work
+    from cassava_leaf_disease.export.network import EnsembleNetwork, showing
 
     size_px = metadata.preprocessing.image_size_px
     example = torch.zeros(2, 3, size_px, size_px)  # of 1 the exporter would believe that it is always 1
-    outputs = [LOGITS]
-    if shows_its_work(network, size_px):
-        network, outputs = DiagnosticNetwork(network), [LOGITS, FEATURES, MAPS]
+    network = network.eval() if isinstance(network, EnsembleNetwork) else showing(network, size_px).eval()
+    with torch.no_grad():
+        answer = network(example)
     try:
         program = torch.onnx.export(
-            network.eval(),
+            network,
             (example,),
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             input_names=[INPUT_NAME],
-            output_names=outputs,
+            output_names=[LOGITS, FEATURES, MAPS][: len(answer) if isinstance(answer, tuple) else 1],
             opset_version=OPSET,
             external_data=False,
             verbose=False,
@@ -145,32 +264,31 @@ def to_onnx(network: "nn.Module", metadata: ModelMetadata, gate_arrays: GateArra
     return model
 
 
-def _target(found: FoundModel, output_path: Path | None) -> Path:
-    if is_exported(found.path):
-        raise ConfigError(
-            f"{found.path}: an exported model already; type infer.checkpoint_path=… of the checkpoint that it came from"
-        )
-    if found.members or is_ensemble(found.path):
-        raise ConfigError(
-            f"{found.path}: several models as one, and a file holds one; type infer.checkpoint_path=… of each in turn"
-        )
-    target = output_path or found.path.with_suffix(".onnx")
-    if not is_exported(target) or target.is_dir():
-        seen = "a folder" if target.is_dir() else "another kind of file"
-        raise ConfigError(f"export.output_path={target}: {seen}; expected a path that ends in .onnx")
-    return target
+def _tolerance(config: AppConfig) -> float:
+    tolerance = config.export.tolerance
+    return TOLERANCES[config.export.precision] if tolerance is None else tolerance
 
 
-def _probabilities(predictor: Predictor, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
-    """`(N, C)`; the first picture goes alone, so that batches of different sizes are tried."""
-    batches = [images[:1], *(images[start : start + _BATCH] for start in range(1, len(images), _BATCH))]
-    return np.concatenate([predictor.probabilities(batch) for batch in batches])
+def _suffix(config: AppConfig) -> str:
+    """`onnx`, `fp16.onnx` …, by which the files of one checkpoint are told apart."""
+    precision = config.export.precision
+    return "onnx" if precision == "fp32" else f"{precision}.onnx"
 
 
-def _check(difference: float, agreement: float, tolerance: float, target: Path, pictures: ComparisonPictures) -> None:
-    if difference > tolerance:
-        raise ExportError(
-            f"{target} was not written: its probabilities differ from the checkpoint's by up to {difference:.1e} on "
-            f"{pictures.origin}, where {agreement:.0%} of the answers agree; expected at most "
-            f"export.tolerance={tolerance:g}"
-        )
+def _check_output(path: Path, *, may_be_folder: bool) -> None:
+    expected = "a path that ends in .onnx" + (", or a folder" if may_be_folder else "")
+    if is_exported(path) and path.is_dir():
+        seen = "a folder"
+    elif is_exported(path) or (may_be_folder and not path.suffix and not path.is_file()):
+        return
+    else:
+        seen = "another kind of file"
+    raise ConfigError(f"export.output_path={path}: {seen}; expected {expected}")
+
+
+def _refuse_exported(found: FoundModel, members: Sequence[Path] = ()) -> None:
+    for path in (found.path, *found.members, *members):
+        if is_exported(path):
+            raise ConfigError(
+                f"{path}: an exported model already; type infer.checkpoint_path=… of the checkpoint that it came from"
+            )

@@ -80,8 +80,8 @@ class EnsemblePredictor(AnyPredictor):
         quality_limits = loosest([member.gate.record.quality for member in members if member.gate is not None])
         super().__init__(identity, thresholds, tta, limits, quality_limits)
         self._members = tuple(members)
-        self._weights = weights
-        self._combine: Combination = combine
+        self.weights = tuple(weights)
+        self.combination: Combination = combine
 
     @property
     @override
@@ -91,8 +91,8 @@ class EnsemblePredictor(AnyPredictor):
     @property
     @override
     def shares(self) -> tuple[float, ...]:
-        total = sum(self._weights)
-        return tuple(weight / total for weight in self._weights)
+        total = sum(self.weights)
+        return tuple(weight / total for weight in self.weights)
 
     @override
     def views_by_network(self, image: UInt8Image) -> Mapping[Preprocessing, UInt8Image]:
@@ -101,7 +101,7 @@ class EnsemblePredictor(AnyPredictor):
 
     @override
     def combine(self, answers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return combine_answers(answers, self._weights, self._combine)
+        return combine_answers(answers, self.weights, self.combination)
 
 
 def combine_answers(

@@ -21,7 +21,7 @@ from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.engines.base import Device, Engine, EngineOutputs
 from cassava_leaf_disease.inference.gate import judge, open_gate
 from cassava_leaf_disease.inference.views import VIEWS, UInt8Image, views_of
-from cassava_leaf_disease.modeling.metadata import QualityLimits, Thresholds
+from cassava_leaf_disease.modeling.metadata import ModelMetadata, QualityLimits, Thresholds
 from cassava_leaf_disease.paths import ENSEMBLE_FILE
 
 
@@ -83,6 +83,12 @@ class AnyPredictor(ABC):
     def min_confidence(self) -> float:
         """The probability from which an answer is a diagnosis."""
         return self._thresholds.min_confidence
+
+    @property
+    def described(self) -> tuple[ModelMetadata, ...]:
+        """What every trained network says of itself, those of an ensemble in one file too."""
+        files = (member.metadata for member in self.members)
+        return tuple(each for metadata in files for each in metadata.members or (metadata,))
 
     @property
     def photo_side_px(self) -> int | None:

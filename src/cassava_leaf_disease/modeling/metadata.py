@@ -110,7 +110,8 @@ class SplitRecord(BaseModel):
 class ModelMetadata(BaseModel):
     """The self-description of a checkpoint or an exported model.
 
-    `class_prior` is its mean answer about the validation photos, where it was calibrated on them.
+    `class_prior` is its mean answer about the validation photos, where it was calibrated on them. `members` are
+    those of the models that an exported ensemble holds in one graph.
     """
 
     # A diverged run has NaN among its metrics: JSON says it as text, which reads back as a number.
@@ -134,6 +135,7 @@ class ModelMetadata(BaseModel):
     package_version: str
     created_at: str
     licence_notes: tuple[str, ...] = LICENCE_NOTES
+    members: "tuple[ModelMetadata, ...]" = Field(default=(), exclude_if=lambda members: not members)
 
     @field_validator("class_names")
     @classmethod

@@ -32,8 +32,9 @@ from cassava_leaf_disease.evaluation.own_split import config_of_model
 from cassava_leaf_disease.evaluation.predictions import predict_photos
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.ensemble import load_found
-from cassava_leaf_disease.inference.predictor import AnyPredictor, Predictor
+from cassava_leaf_disease.inference.predictor import AnyPredictor
 from cassava_leaf_disease.modeling.calibration import soften
+from cassava_leaf_disease.modeling.metadata import ModelMetadata
 from cassava_leaf_disease.paths import OUT_OF_FOLD_FILE
 
 logger = logging.getLogger(__name__)
@@ -106,9 +107,10 @@ def check_leaks(config: AppConfig, data: LeafDataModule, teacher: AnyPredictor) 
     testing, validating = _contents(config, data, ("test",)), _contents(config, data, ("val",))
     learned: set[str] = set()
     chosen_by: set[str] = set()
-    for member in teacher.members:
-        own_config = config_of_model(config, member.metadata)
-        own = divide_own(own_config, member)
+    trained = [(each, member.identity.path) for member in teacher.members for each in member.described]
+    for metadata, path in trained:
+        own_config = config_of_model(config, metadata)
+        own = divide_own(own_config, metadata, path)
         learned |= _contents(own_config, own, ("train",))
         chosen_by |= _contents(own_config, own, ("val",))
     known = testing & (learned | chosen_by)
@@ -159,18 +161,18 @@ def _photos(data: LeafDataModule, teacher: AnyPredictor, first: int) -> PhotoSou
     return DecodedPhotos(data.training_photos()[first:], teacher.photo_side_px, enlarge=True)
 
 
-def divide_own(config: AppConfig, member: Predictor) -> LeafDataModule:
-    """The split that a model was trained with; `config` is that of the model (see `config_of_model`).
+def divide_own(config: AppConfig, metadata: ModelMetadata, path: str) -> LeafDataModule:
+    """The split that a model in the file `path` was trained with; `config` is its own (see `config_of_model`).
 
     Raises:
         DataError: The photos do not give it.
     """
     data = LeafDataModule(config)
     data.divide()
-    expected = member.metadata.split.hash
+    expected = metadata.split.hash
     if data.split_hash != expected:
         raise DataError(
-            f"distill.teacher: what {member.identity.path} learned is unknown, since the photos under paths.data_dir="
+            f"distill.teacher: what {path} learned is unknown, since the photos under paths.data_dir="
             f"{config.paths.data_dir} do not give its split (hash {data.split_hash[:12]}, expected {expected[:12]}), "
             "so it may know those that measure this run; type paths.data_dir and data.split.manifest of its training"
         )

@@ -1,0 +1,101 @@
+"""What an exported graph is made of: one network, or several of one preprocessing that answer as one."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from cassava_leaf_disease import __version__
+from cassava_leaf_disease.inference.ensemble import Combination, EnsemblePredictor
+from cassava_leaf_disease.modeling.metadata import ModelMetadata
+from cassava_leaf_disease.modeling.outputs import DiagnosticNetwork, shows_its_work
+
+_SEVERAL: Final = "several"
+
+
+class EnsembleNetwork(nn.Module):
+    """Members that take the same input, as one network.
+
+    Its logits are the logarithms of the combined probabilities, so that their softmax gives these: the temperatures
+    are inside. Features are those of all members, one after another `(N, D1 + D2 + …)`; maps are the weighted mean of
+    the members' maps, each divided by its temperature, where all have one shape. Where a member shows logits alone,
+    so does the whole.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        temperatures: Sequence[float],
+        weights: Sequence[float],
+        combination: Combination,
+    ) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self._temperatures = tuple(temperatures)
+        self._combination = combination
+        self.register_buffer("shares", torch.tensor(weights, dtype=torch.float64).div(sum(weights)).float())
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Logits, and features and maps if there are any, of a batch."""
+        answers = [member(images) for member in self.members]
+        each = [answer if isinstance(answer, tuple) else (answer,) for answer in answers]
+        logits = self._combine(torch.stack(self._calibrated([answer[0] for answer in each])))
+        if any(len(answer) < 3 for answer in each):
+            return (logits,)
+        features = torch.cat([answer[1] for answer in each], dim=1)
+        maps = self._calibrated([answer[2] for answer in each])
+        if len({tuple(each.shape[1:]) for each in maps}) > 1:
+            return logits, features
+        return logits, features, sum(share * each for share, each in zip(self.shares, maps, strict=True))  # type: ignore[return-value]
+
+    def _calibrated(self, outputs: Sequence[Tensor]) -> list[Tensor]:
+        return [output / by for output, by in zip(outputs, self._temperatures, strict=True)]
+
+    def _combine(self, logits: Tensor) -> Tensor:
+        """(M, N, C) to (N, C)."""
+        logarithms, shares = torch.log_softmax(logits, dim=2), self.shares[:, None, None]  # type: ignore[index]
+        if self._combination == "logits":
+            return torch.log_softmax((logarithms * shares).sum(dim=0), dim=1)
+        return torch.logsumexp(logarithms + shares.log(), dim=0)
+
+
+def showing(network: nn.Module, image_size_px: int) -> nn.Module:
+    """The network with all that it has to show (see `modeling/outputs.py`)."""
+    return DiagnosticNetwork(network) if shows_its_work(network, image_size_px) else network
+
+
+def merge(predictor: EnsemblePredictor, networks: Sequence[nn.Module]) -> tuple[nn.Module, ModelMetadata]:
+    """An ensemble of one preprocessing as one network with one self-description; members without weight stay out."""
+    files = [member.metadata for member in predictor.members]
+    size_px = files[0].preprocessing.image_size_px
+    counted = [index for index, weight in enumerate(predictor.weights) if weight > 0]
+    network = EnsembleNetwork(
+        [showing(networks[index], size_px) for index in counted],
+        [files[index].temperature for index in counted],
+        [predictor.weights[index] for index in counted],
+        predictor.combination,
+    )
+    return network, _describe(predictor, [files[index] for index in counted])
+
+
+def _describe(predictor: EnsemblePredictor, members: Sequence[ModelMetadata]) -> ModelMetadata:
+    """One description for all; `members` keeps theirs, and their splits."""
+    first = members[0]
+    fingerprints = {member.data_fingerprint for member in members}
+    return ModelMetadata(
+        name=predictor.identity.name,
+        version=predictor.identity.version,
+        backbone=", ".join(dict.fromkeys(member.backbone for member in members)),
+        preprocessing=first.preprocessing,
+        thresholds=predictor.thresholds,
+        metrics={},
+        epoch=0,
+        data_fingerprint=fingerprints.pop() if len(fingerprints) == 1 else _SEVERAL,
+        split=first.split,
+        git_commit=first.git_commit,
+        package_version=__version__,
+        created_at=max(member.created_at for member in members),
+        licence_notes=tuple(dict.fromkeys(note for member in members for note in member.licence_notes)),
+        members=tuple(members),
+    )
