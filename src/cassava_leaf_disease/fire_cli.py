@@ -137,7 +137,7 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
     "export": (
         *_CHECKPOINT,
         Flag("output", "export.output_path", "the file to write"),
-        Flag("precision", "export.precision", "fp32, fp16 or fp16_weights"),
+        Flag("precision", "export.precision", "fp32, fp16, fp16_weights or int8"),
     ),
     "download_model": (
         Flag("s3_uri", "download_model.s3_uri", "s3://bucket/key of the model"),

@@ -35,7 +35,7 @@ Weighting = Literal["none", "sqrt_inverse", "inverse"]
 FindIssuesBy = Literal["prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "predicted_neq_given"]
 RankLabelsBy = Literal["self_confidence", "normalized_margin", "confidence_weighted_entropy"]
 OodScore = Literal["mahalanobis", "knn", "energy"]
-Precision = Literal["fp32", "fp16", "fp16_weights"]
+Precision = Literal["fp32", "fp16", "fp16_weights", "int8"]
 Tta = Literal["none", "flips", "rotations", "dihedral", "crops", "crops_hflip"]
 
 
@@ -718,17 +718,32 @@ class PrepareConfig(Section):
     output_dir: AbsolutePath | None
 
 
+class Int8Config(Section):
+    """Weights and activations of convolutions in int8, calibrated on photos of the training part.
+
+    Convolutions stay in float32, the noisiest first, until logits of training photos are off by at most `max_noise`
+    (mean square, as a fraction of their own), `min_agreement` of the answers about validation photos are the
+    checkpoint's, and at most `max_accuracy_loss` of them turn from right to wrong on balance.
+    """
+
+    calibration_photos: int = Field(ge=4, le=10_000)
+    max_noise: float = Field(gt=0, le=1)
+    min_agreement: Fraction
+    max_accuracy_loss: Fraction
+
+
 class ExportConfig(Section):
     """A model file without PyTorch, beside the checkpoint or at `output_path`.
 
     `precision` is that of weights and arithmetic, or of the weights alone. `tolerance` is the largest difference of a
-    probability (null: 0.0001 in fp32, 0.005 in fp16).
+    probability (null: 0.0001 in fp32, 0.005 in fp16, none in int8, which has limits of its own).
     """
 
     format: Literal["onnx"]
     precision: Precision
     output_path: AbsolutePath | None
-    tolerance: float | None = Field(gt=0, le=0.1, description="a number above 0 and ≤ 0.1, or null")
+    tolerance: float | None = Field(gt=0, le=1, description="a number above 0 and ≤ 1, or null")
+    int8: Int8Config
 
 
 class AppConfig(Section):

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from cassava_leaf_disease.config.schema import Precision
+from cassava_leaf_disease.config.schema import ExportConfig, Precision
 from cassava_leaf_disease.errors import ExportError
 from cassava_leaf_disease.export.pictures import Pictures
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
@@ -16,7 +16,7 @@ from cassava_leaf_disease.inference.predictor import AnyPredictor
 Probabilities = npt.NDArray[np.float64]
 
 BATCH: Final = 16
-TOLERANCES: Final[dict[Precision, float]] = {"fp32": 1e-4, "fp16": 5e-3, "fp16_weights": 5e-3}
+TOLERANCES: Final[dict[Precision, float | None]] = {"fp32": 1e-4, "fp16": 5e-3, "fp16_weights": 5e-3, "int8": None}
 
 
 class Comparison(BaseModel):
@@ -54,18 +54,49 @@ def compare(expected: Probabilities, answers: Probabilities, pictures: Pictures)
     )
 
 
-def check(found: Comparison, tolerance: float, target: Path) -> None:
+def tolerance_of(settings: ExportConfig) -> float | None:
+    """The largest difference of a probability that is let pass; None: any."""
+    return TOLERANCES[settings.precision] if settings.tolerance is None else settings.tolerance
+
+
+def objection(found: Comparison, settings: ExportConfig) -> str | None:
+    """What is wrong with an exported model's answers; None where they are close enough.
+
+    Of floats every probability counts; of integers how many answers stay the same and right.
+    """
+    tolerance, limits = tolerance_of(settings), settings.int8
+    lost = 0.0
+    if found.accuracy is not None and found.accuracy_before is not None:
+        lost = found.accuracy_before - found.accuracy
+    if tolerance is not None and found.max_difference > tolerance:
+        return (
+            f"its probabilities differ from the checkpoint's by up to {found.max_difference:.1e} on "
+            f"{found.compared_on}, where {found.agreement:.0%} of the answers agree; "
+            f"expected at most export.tolerance={tolerance:g}"
+        )
+    if settings.precision == "int8" and found.agreement < limits.min_agreement:
+        return (
+            f"{found.agreement:.1%} of its answers about {found.compared_on} are the checkpoint's; expected at least "
+            f"export.int8.min_agreement={limits.min_agreement:g}"
+        )
+    if settings.precision == "int8" and lost > limits.max_accuracy_loss + 1e-9:
+        return (
+            f"its accuracy on {found.compared_on} is {found.accuracy:.3f}, the checkpoint's "
+            f"{found.accuracy_before:.3f}; "
+            f"expected a loss of at most export.int8.max_accuracy_loss={limits.max_accuracy_loss:g}"
+        )
+    return None
+
+
+def check(found: Comparison, settings: ExportConfig, target: Path) -> None:
     """Refuses answers that differ too much.
 
     Raises:
-        ExportError: A probability differs by more than `tolerance`.
+        ExportError: They do.
     """
-    if found.max_difference > tolerance:
-        raise ExportError(
-            f"{target} was not written: its probabilities differ from the checkpoint's by up to "
-            f"{found.max_difference:.1e} on {found.compared_on}, where {found.agreement:.0%} of the answers agree; "
-            f"expected at most export.tolerance={tolerance:g}"
-        )
+    wrong = objection(found, settings)
+    if wrong is not None:
+        raise ExportError(f"{target} was not written: {wrong}")
 
 
 def probabilities_of(predictor: AnyPredictor, pictures: Pictures, spec: Preprocessing) -> Probabilities:

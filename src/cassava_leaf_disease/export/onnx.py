@@ -14,15 +14,24 @@ from cassava_leaf_disease.config.schema import AppConfig, Precision
 from cassava_leaf_disease.domain import ModelSource
 from cassava_leaf_disease.errors import ConfigError, ExportError, first_line
 from cassava_leaf_disease.export.comparison import (
-    TOLERANCES,
     Comparison,
     Probabilities,
     check,
     compare,
+    objection,
     probabilities_of,
+    tolerance_of,
 )
 from cassava_leaf_disease.export.half import to_half, to_half_weights
-from cassava_leaf_disease.export.pictures import MAX_PICTURES, Pictures, comparison_pictures, own_split, part_pictures
+from cassava_leaf_disease.export.integer.build import Quantization, logits_of, to_int8
+from cassava_leaf_disease.export.pictures import (
+    MAX_PICTURES,
+    Pictures,
+    calibration_and_comparison,
+    comparison_pictures,
+    own_split,
+    part_pictures,
+)
 from cassava_leaf_disease.inference.discover import FoundModel, find_model
 from cassava_leaf_disease.inference.engines.onnx_engine import FEATURES, INPUT_NAME, LOGITS, MAPS, OnnxEngine
 from cassava_leaf_disease.inference.ensemble import (
@@ -31,7 +40,7 @@ from cassava_leaf_disease.inference.ensemble import (
     MemberFile,
     load_found,
 )
-from cassava_leaf_disease.inference.predictor import AnyPredictor, Predictor, is_ensemble, is_exported
+from cassava_leaf_disease.inference.predictor import AnyPredictor, Predictor, is_ensemble, is_exported, softmax
 from cassava_leaf_disease.modeling.gate_arrays import GATE_KEY, GateArrays, encode_arrays
 from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata
 from cassava_leaf_disease.paths import ENSEMBLE_FILE
@@ -43,6 +52,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 OPSET: Final = 20
+_MOST_LABELED: Final = 512  # photos that an integer model is measured on
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +75,8 @@ class ExportResult(Comparison):
     bytes: int
     bytes_before: int
     opset: int
-    tolerance: float
+    tolerance: float | None
+    quantization: Quantization | None = Field(default=None, exclude_if=lambda quantization: quantization is None)
     seconds: float
     files: "tuple[ExportResult, ...]" = Field(default=(), exclude_if=lambda files: not files)
 
@@ -87,7 +98,7 @@ def export(config: AppConfig) -> ExportResult:
 
     Raises:
         CassavaError: No checkpoint, a place that cannot be written to, a network that ONNX cannot express, or
-            probabilities that differ by more than `export.tolerance`.
+            answers that differ by more than `export.tolerance` or the limits of `export.int8` allow.
     """
     import onnx  # noqa: F401  a missing extra is told before any work
     import onnxscript  # noqa: F401
@@ -147,25 +158,39 @@ def _export_members(config: AppConfig, original: EnsemblePredictor, folder: Path
 
 def _export_file(config: AppConfig, original: AnyPredictor, target: Path) -> _Written:
     started = time.perf_counter()
+    settings = config.export
     network, metadata = _network_of(original)
-    pictures = _comparison_pictures(config, original.described[0])
+    metadata = metadata.model_copy(update={"precision": settings.precision})
+    calibration, pictures = _pictures(config, original.described[0])
     model = to_onnx(network, metadata)
     del network  # its memory is needed for the comparison
-    model = _in_precision(model, config.export.precision)
     spec = metadata.preprocessing
     expected = probabilities_of(original, pictures, spec)
+    quantization = None
+    if settings.precision == "fp16":
+        model = to_half(model)
+    elif settings.precision == "fp16_weights":
+        model = to_half_weights(model)
+    elif calibration is not None:
+
+        def accepts(made: "onnx.ModelProto") -> bool:
+            logits = logits_of(made, pictures.images, spec).astype(np.float64)
+            return objection(compare(expected, softmax(logits / metadata.temperature), pictures), settings) is None
+
+        model, quantization = to_int8(model, calibration, spec, settings.int8.max_noise, accepts)
     with replacing(target) as file:
         file.write(model.SerializeToString())
         file.flush()
         written = Predictor(OnnxEngine(Path(file.name), "cpu"), FoundModel(target, "explicit"))
         answers = probabilities_of(written, pictures, spec)
         compared = compare(expected, answers, pictures)
-        check(compared, _tolerance(config), target)
+        check(compared, settings, target)
     _log.info(
         "%s answers as %s: largest difference %.1e on %s",
         *(target, original.identity.path, compared.max_difference, pictures.origin),
     )
-    return _Written(_result(config, original, target, compared, started), expected, answers, pictures)
+    result = _result(config, original, target, compared, started)
+    return _Written(result.model_copy(update={"quantization": quantization}), expected, answers, pictures)
 
 
 def _network_of(original: AnyPredictor) -> "tuple[nn.Module, ModelMetadata]":
@@ -180,17 +205,13 @@ def _network_of(original: AnyPredictor) -> "tuple[nn.Module, ModelMetadata]":
     return networks[0], original.members[0].metadata
 
 
-def _in_precision(model: "onnx.ModelProto", precision: Precision) -> "onnx.ModelProto":
-    if precision == "fp32":
-        return model
-    return to_half(model) if precision == "fp16" else to_half_weights(model)
-
-
-def _comparison_pictures(config: AppConfig, metadata: ModelMetadata) -> Pictures:
-    """Of the validation part of the model's own split where that is at hand, else of all over the photos."""
-    data = own_split(config, metadata)
-    own = data and part_pictures(data, "val", metadata.preprocessing, MAX_PICTURES)
-    return own or comparison_pictures(config.paths.data_dir, metadata.preprocessing)
+def _pictures(config: AppConfig, metadata: ModelMetadata) -> tuple[Pictures | None, Pictures]:
+    """What to calibrate with, if anything, and what to compare on: photos of the model's own split if there are any."""
+    if config.export.precision == "int8":
+        return calibration_and_comparison(config, metadata, config.export.int8.calibration_photos, _MOST_LABELED)
+    data, spec = own_split(config, metadata), metadata.preprocessing
+    own = None if data is None else part_pictures(data, "val", spec, MAX_PICTURES)
+    return None, own or comparison_pictures(config.paths.data_dir, spec)
 
 
 def _result(  # noqa: PLR0913, PLR0917  # all that it tells
@@ -212,7 +233,7 @@ def _result(  # noqa: PLR0913, PLR0917  # all that it tells
         bytes=sum(file.bytes for file in files) or target.stat().st_size,
         bytes_before=sum(checkpoint.stat().st_size for checkpoint in checkpoints),
         opset=OPSET,
-        tolerance=_tolerance(config),
+        tolerance=tolerance_of(config.export),
         seconds=round(time.perf_counter() - started, 1),
         files=tuple(files),
         **compared.model_dump(),
@@ -262,11 +283,6 @@ def to_onnx(network: "nn.Module", metadata: ModelMetadata, gate_arrays: GateArra
     if gate_arrays is not None:
         model.metadata_props.add(key=GATE_KEY, value=encode_arrays(gate_arrays))
     return model
-
-
-def _tolerance(config: AppConfig) -> float:
-    tolerance = config.export.tolerance
-    return TOLERANCES[config.export.precision] if tolerance is None else tolerance
 
 
 def _suffix(config: AppConfig) -> str:

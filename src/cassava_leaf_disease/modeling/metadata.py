@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import from_json
 
-from cassava_leaf_disease.config.schema import OodScore
+from cassava_leaf_disease.config.schema import OodScore, Precision
 from cassava_leaf_disease.domain import CLASS_NAMES
 from cassava_leaf_disease.errors import CheckpointError
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
@@ -135,6 +135,7 @@ class ModelMetadata(BaseModel):
     package_version: str
     created_at: str
     licence_notes: tuple[str, ...] = LICENCE_NOTES
+    precision: Precision = Field(default="fp32", exclude_if=lambda precision: precision == "fp32")
     members: "tuple[ModelMetadata, ...]" = Field(default=(), exclude_if=lambda members: not members)
 
     @field_validator("class_names")
