@@ -22,6 +22,7 @@ from cassava_leaf_disease.commands import (
     Command,
     find_command,
     guarded,
+    joined,
     run_workflow,
     write_result,
     write_stdout,
@@ -51,7 +52,7 @@ class Job:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line (default: the process's own) and returns its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = joined(sys.argv[1:] if argv is None else argv)
     return guarded(lambda: _dispatch(words))
 
 

@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from errno import EACCES, EDQUOT, EMFILE, ENOSPC, EPERM, EROFS
 from typing import TYPE_CHECKING, Final
@@ -235,6 +235,16 @@ COMMANDS: Final[Mapping[str, Command]] = {
             "cassava export infer.checkpoint_path=ensemble.json export.precision=fp16",
         ),
     ),
+    "export-triton": Command(
+        "write a model or an ensemble as a model repository that NVIDIA Triton serves",
+        "export.triton.repository:export_triton",
+        ("export", "infer", "paths"),
+        (
+            "cassava export-triton infer.checkpoint_path=ensemble.json",
+            "cassava export-triton 'infer.checkpoint_path=[a.onnx,b.onnx]' export.triton.output_dir=served",
+            "cassava export-triton export.triton.target=gpu export.triton.backend=tensorrt",
+        ),
+    ),
     "demo": Command(
         "train on drawn leaves for under a minute, then diagnose one",
         "training.demo:demo",
@@ -266,6 +276,12 @@ def find_command(word: str) -> tuple[str, Command]:
     close = difflib.get_close_matches(name, [*COMMANDS, *PLANNED], n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}? " if close else ""
     raise ConfigError(f"{word}: no such command; {hint}commands: {known}")
+
+
+def joined(words: Sequence[str]) -> list[str]:
+    """A command line whose command is one word: `export triton` is `export-triton`."""
+    together = "-".join(words[:2])
+    return [together, *words[2:]] if len(words) > 1 and together in COMMANDS else list(words)
 
 
 def run_workflow(command: Command, config: "AppConfig") -> object:

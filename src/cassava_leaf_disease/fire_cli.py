@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cassava_leaf_disease import __version__, cli
-from cassava_leaf_disease.commands import COMMANDS, find_command, guarded, write_stdout
+from cassava_leaf_disease.commands import COMMANDS, find_command, guarded, joined, write_stdout
 from cassava_leaf_disease.errors import ConfigError
 
 # Fire keeps `-`, `--` and `--word` for itself; marked so, a word is plain. No process argument holds NUL.
@@ -139,6 +139,13 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
         Flag("output", "export.output_path", "the file to write"),
         Flag("precision", "export.precision", "fp32, fp16, fp16_weights or int8"),
     ),
+    "export_triton": (
+        *_CHECKPOINT,
+        _TTA,
+        Flag("output", "export.triton.output_dir", "the folder to write"),
+        Flag("target", "export.triton.target", "cpu, gpu or multi_gpu"),
+        Flag("backend", "export.triton.backend", "auto, python, onnxruntime or tensorrt"),
+    ),
     "download_model": (
         Flag("s3_uri", "download_model.s3_uri", "s3://bucket/key of the model"),
         Flag("dst_dir", "download_model.dst_dir", "the folder to put it in"),
@@ -228,6 +235,10 @@ class Door:
         """Words of `cassava export`."""
         return _words("export", overrides, flags)
 
+    def export_triton(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava export-triton`."""
+        return _words("export_triton", overrides, flags)
+
     def download_model(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava download-model`."""
         return _words("download_model", overrides, flags)
@@ -239,7 +250,7 @@ class Door:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line (default: the process's own) and returns its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = joined(sys.argv[1:] if argv is None else argv)
     return guarded(lambda: _dispatch(words))
 
 

@@ -15,9 +15,10 @@ from cassava_leaf_disease.domain import Prediction
 from cassava_leaf_disease.errors import CheckpointError, ConfigError
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
 from cassava_leaf_disease.inference.discover import FoundModel, find_model
-from cassava_leaf_disease.inference.ensemble import combine_answers, load_found, read_ensemble
+from cassava_leaf_disease.inference.ensemble import load_found, read_ensemble
 from cassava_leaf_disease.inference.infer import infer
 from cassava_leaf_disease.inference.make_ensemble import ensemble
+from cassava_leaf_disease.inference.vote import combine_answers
 from cassava_leaf_disease.modeling.metadata import ModelMetadata, Thresholds
 
 Config = Callable[..., AppConfig]

@@ -14,6 +14,7 @@ def contradictions(config: "AppConfig") -> Iterator[str]:
     yield from _mixing(config)
     yield from _time(config)
     yield from _targets(config)
+    yield from _served(config)
 
 
 def _imbalance(config: "AppConfig") -> Iterator[str]:
@@ -80,4 +81,28 @@ def _targets(config: "AppConfig") -> Iterator[str]:
         yield (
             f"data.soft_labels_csv={config.data.soft_labels_csv} distill.teacher={config.distill.teacher}: both say "
             "what a photo's target is; type data.soft_labels_csv=null or distill.teacher=null"
+        )
+
+
+def _served(config: "AppConfig") -> Iterator[str]:
+    triton = config.export.triton
+    if triton.target == "cpu" and triton.backend == "tensorrt":
+        yield (
+            "export.triton.target=cpu export.triton.backend=tensorrt: TensorRT runs on GPUs alone; "
+            "type export.triton.target=gpu or export.triton.backend=onnxruntime"
+        )
+    if triton.target == "cpu" and triton.preprocess == "dali":
+        yield (
+            "export.triton.target=cpu export.triton.preprocess=dali: DALI would decode on a GPU; "
+            "type export.triton.target=gpu or export.triton.preprocess=python"
+        )
+    if triton.target != "cpu" and triton.backend == "python":
+        yield (
+            f"export.triton.target={triton.target} export.triton.backend=python: members in Python run on the CPU; "
+            "type export.triton.target=cpu or export.triton.backend=onnxruntime"
+        )
+    if triton.preprocess == "dali" and config.infer.tta != "none":
+        yield (
+            f"export.triton.preprocess=dali infer.tta={config.infer.tta}: DALI's pipeline shows a photo once; "
+            "type infer.tta=none or export.triton.preprocess=python"
         )

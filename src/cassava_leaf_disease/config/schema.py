@@ -732,6 +732,23 @@ class Int8Config(Section):
     max_accuracy_loss: Fraction
 
 
+class TritonConfig(Section):
+    """A model repository for NVIDIA Triton, in a folder of its own (null: `paths.outputs_dir`/triton).
+
+    `backend` runs the networks (auto: Python with ONNX Runtime on the CPU, Triton's ONNX Runtime on GPUs);
+    `preprocess` decodes and resizes, in `preprocess_instances` processes (auto: one for each processor here). At most
+    `max_queue` photos wait for it; more are refused at once.
+    """
+
+    target: Literal["cpu", "gpu", "multi_gpu"]
+    backend: Literal["auto", "python", "onnxruntime", "tensorrt"]
+    preprocess: Literal["python", "dali"]
+    preprocess_instances: Literal["auto"] | Annotated[int, Field(ge=1, le=256)]
+    max_batch_size: int = Field(ge=1, le=1024)
+    max_queue: int = Field(ge=1, le=1_000_000)
+    output_dir: AbsolutePath | None
+
+
 class ExportConfig(Section):
     """A model file without PyTorch, beside the checkpoint or at `output_path`.
 
@@ -744,6 +761,7 @@ class ExportConfig(Section):
     output_path: AbsolutePath | None
     tolerance: float | None = Field(gt=0, le=1, description="a number above 0 and ≤ 1, or null")
     int8: Int8Config
+    triton: TritonConfig
 
 
 class AppConfig(Section):

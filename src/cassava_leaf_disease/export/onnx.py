@@ -40,7 +40,8 @@ from cassava_leaf_disease.inference.ensemble import (
     MemberFile,
     load_found,
 )
-from cassava_leaf_disease.inference.predictor import AnyPredictor, Predictor, is_ensemble, is_exported, softmax
+from cassava_leaf_disease.inference.predictor import AnyPredictor, Predictor, is_ensemble, is_exported
+from cassava_leaf_disease.inference.vote import softmax
 from cassava_leaf_disease.modeling.gate_arrays import GATE_KEY, GateArrays, encode_arrays
 from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata
 from cassava_leaf_disease.paths import ENSEMBLE_FILE

@@ -55,15 +55,25 @@ def resize_shorter_side(image: np.ndarray, side_px: int, *, enlarge: bool = True
         ImageTooLargeError: One side is over `MAX_ASPECT` times the other.
     """
     height, width = _check_rgb(image).shape[:2]
-    shorter, longer = sorted((height, width))
-    if longer > MAX_ASPECT * shorter:
-        seen = f"image: a strip of {width}x{height} pixels"
-        raise ImageTooLargeError(f"{seen}; expected sides within a ratio of {MAX_ASPECT}; crop it to the leaf")
+    check_aspect(height, width)
+    shorter = min(height, width)
     if shorter == side_px or (shorter < side_px and not enlarge):
         return image
     new_height, new_width = resized_shape(height, width, side_px)
     resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
     return np.array(resized)
+
+
+def check_aspect(height: int, width: int) -> None:
+    """Refuses a strip, which would outgrow any photo when it is resized.
+
+    Raises:
+        ImageTooLargeError: One side is over `MAX_ASPECT` times the other.
+    """
+    shorter, longer = sorted((height, width))
+    if longer > MAX_ASPECT * shorter:
+        seen = f"image: a strip of {width}x{height} pixels"
+        raise ImageTooLargeError(f"{seen}; expected sides within a ratio of {MAX_ASPECT}; crop it to the leaf")
 
 
 def center_crop(image: np.ndarray, size_px: int) -> np.ndarray:
@@ -90,14 +100,20 @@ def normalize(batch: np.ndarray, spec: Preprocessing) -> np.ndarray:
     if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3:
         msg = f"expected a batch of (N, H, W, 3) uint8, got {batch.shape} {batch.dtype}"
         raise ValueError(msg)
-    mean, std = np.array(spec.mean), np.array(spec.std)
-    scale = (1 / (255 * std)).astype(np.float32)[:, None, None]
-    shift = (-mean / std).astype(np.float32)[:, None, None]
+    scale, shift = scale_and_shift(spec)
     pixels = batch.transpose(0, 3, 1, 2)  # (N, 3, H, W)
     out = np.empty(pixels.shape, dtype=np.float32)
     np.multiply(pixels, scale, out=out)
     out += shift
     return out
+
+
+def scale_and_shift(spec: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
+    """What normalising multiplies uint8 pixels `(3, H, W)` by, and then adds; each `(3, 1, 1)` float32."""
+    mean, std = np.array(spec.mean), np.array(spec.std)
+    scale = (1 / (255 * std)).astype(np.float32)[:, None, None]
+    shift = (-mean / std).astype(np.float32)[:, None, None]
+    return scale, shift
 
 
 def preprocess(image: np.ndarray, spec: Preprocessing) -> np.ndarray:

@@ -18,7 +18,8 @@ from cassava_leaf_disease.domain import (
     rank_classes,
 )
 from cassava_leaf_disease.errors import DataError
-from cassava_leaf_disease.inference.predictor import AnyPredictor, softmax
+from cassava_leaf_disease.inference.predictor import AnyPredictor
+from cassava_leaf_disease.inference.vote import softmax
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -26,13 +26,12 @@ from cassava_leaf_disease.inference.predictor import (
     Predictor,
     is_ensemble,
     load_predictor,
-    softmax,
 )
 from cassava_leaf_disease.inference.views import UInt8Image
+from cassava_leaf_disease.inference.vote import Combination, combine_answers
 from cassava_leaf_disease.paths import ENSEMBLE_FILE
 from cassava_leaf_disease.storage.s3_transfer import sha256_of
 
-Combination = Literal["probabilities", "logits"]
 Weights = Literal["equal", "val_f1_macro"]
 
 _MEND: Final = "write it again with `cassava ensemble ensemble.members=[a.ckpt,b.ckpt] ensemble.output_path=…`"
@@ -102,22 +101,6 @@ class EnsemblePredictor(AnyPredictor):
     @override
     def combine(self, answers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return combine_answers(answers, self.weights, self.combination)
-
-
-def combine_answers(
-    probabilities: npt.NDArray[np.float64], weights: Sequence[float], combine: Combination
-) -> npt.NDArray[np.float64]:
-    """The weighted mean `(N, C)` of answers `(M, N, C)`: of their probabilities, or of their logits.
-
-    Logits are taken as logarithms of the probabilities, which differ from them by a number for each photo that
-    the softmax takes out again.
-    """
-    shares = np.asarray(weights, np.float64) / np.sum(weights)
-    if combine == "probabilities":
-        mean: npt.NDArray[np.float64] = np.tensordot(shares, probabilities, axes=1)
-        return mean
-    logarithms = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
-    return softmax(np.tensordot(shares, logarithms, axes=1))
 
 
 def load_model(config: AppConfig) -> AnyPredictor:

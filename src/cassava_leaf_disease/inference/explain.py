@@ -12,8 +12,9 @@ from PIL import Image
 from cassava_leaf_disease.errors import CheckpointError
 from cassava_leaf_disease.imaging.preprocess import resize_shorter_side, resized_shape
 from cassava_leaf_disease.inference.engines.base import Float32Array
-from cassava_leaf_disease.inference.predictor import AnyPredictor, Predictor, softmax
+from cassava_leaf_disease.inference.predictor import AnyPredictor, Predictor
 from cassava_leaf_disease.inference.views import UInt8Image, View
+from cassava_leaf_disease.inference.vote import softmax
 from cassava_leaf_disease.storage.files import replacing
 
 Shape = tuple[int, int]  # height and width in pixels

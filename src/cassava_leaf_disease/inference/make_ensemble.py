@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict
 from cassava_leaf_disease.config.schema import AppConfig, EnsembleConfig
 from cassava_leaf_disease.errors import CheckpointError, ConfigError
 from cassava_leaf_disease.inference.discover import FoundModel
-from cassava_leaf_disease.inference.ensemble import Combination, EnsembleFile, Weights, describe_members, read_ensemble
+from cassava_leaf_disease.inference.ensemble import EnsembleFile, Weights, describe_members, read_ensemble
 from cassava_leaf_disease.inference.predictor import load_predictor
+from cassava_leaf_disease.inference.vote import Combination
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
 from cassava_leaf_disease.storage.files import write_json
 

@@ -21,6 +21,7 @@ from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.engines.base import Device, Engine, EngineOutputs
 from cassava_leaf_disease.inference.gate import judge, open_gate
 from cassava_leaf_disease.inference.views import VIEWS, UInt8Image, views_of
+from cassava_leaf_disease.inference.vote import combine_foreign, softmax
 from cassava_leaf_disease.modeling.metadata import ModelMetadata, QualityLimits, Thresholds
 from cassava_leaf_disease.paths import ENSEMBLE_FILE
 
@@ -65,9 +66,9 @@ class AnyPredictor(ABC):
         self.identity = identity
         self.looks = VIEWS[tta]
         self.views = tuple(view.name for view in self.looks)
-        self._thresholds = thresholds
+        self.thresholds = thresholds
         self._limits = limits or DecodeLimits()
-        self._quality_limits = quality_limits
+        self.quality_limits = quality_limits
 
     @property
     @abstractmethod
@@ -82,7 +83,7 @@ class AnyPredictor(ABC):
     @property
     def min_confidence(self) -> float:
         """The probability from which an answer is a diagnosis."""
-        return self._thresholds.min_confidence
+        return self.thresholds.min_confidence
 
     @property
     def described(self) -> tuple[ModelMetadata, ...]:
@@ -99,7 +100,7 @@ class AnyPredictor(ABC):
     @property
     def source_side_px(self) -> int | None:
         """The same for photos that a gate judges, too: None where it does, since it wants them as they were taken."""
-        return self.photo_side_px if self._quality_limits is None else None
+        return self.photo_side_px if self.quality_limits is None else None
 
     def prepare(self, image: UInt8Image) -> Prepared:
         """The views of a decoded photo, `(H, W, 3)` uint8 RGB of any size; several threads may call it at once.
@@ -107,7 +108,7 @@ class AnyPredictor(ABC):
         Raises:
             ImageError: The photo is a strip that cannot be resized.
         """
-        quality = None if self._quality_limits is None else measure_quality(image)
+        quality = None if self.quality_limits is None else measure_quality(image)
         return Prepared(self.views_by_network(image), quality)
 
     @abstractmethod
@@ -183,21 +184,16 @@ class AnyPredictor(ABC):
         foreign: float | None = None,
     ) -> Prediction:
         """The `Prediction` for class probabilities `(C,)` that sum to 1; what is None was not looked at."""
-        ranking = rank_classes(probabilities, CLASS_NAMES, top_k)
-        best = ranking[0]
-        judged = judge(best.prob, self._thresholds.min_confidence, quality, self._quality_limits, foreign)
-        return Prediction(
-            predicted_class_id=best.class_id,
-            class_name=best.class_name,
-            confidence=best.prob,
-            probabilities=dict(probabilities_by_name(probabilities, CLASS_NAMES)),
-            top_k=ranking,
-            verdict=judged.verdict,
-            reasons=judged.reasons,
-            checks=judged.checks,
-            model=self.identity,
-            image=name,
-            views=self.views if len(self.views) > 1 else (),
+        return to_prediction(
+            probabilities,
+            self.identity,
+            self.thresholds,
+            self.quality_limits,
+            self.views,
+            top_k=top_k,
+            name=name,
+            quality=quality,
+            foreign=foreign,
         )
 
 
@@ -273,13 +269,38 @@ class Predictor(AnyPredictor):
         return outputs
 
 
-def combine_foreign(foreign: npt.NDArray[np.float64]) -> list[float | None]:
-    """How foreign N photos are to several models, of `(M, N)`: the mean over those that have a gate, else None."""
-    known = ~np.isnan(foreign).any(axis=1)
-    if not known.any():
-        return [None] * foreign.shape[1]
-    means: list[float | None] = foreign[known].mean(axis=0).tolist()
-    return means
+def to_prediction(  # noqa: PLR0913  # what an answer is made of
+    probabilities: Sequence[float],
+    identity: ModelIdentity,
+    thresholds: Thresholds,
+    quality_limits: QualityLimits | None,
+    views: Sequence[str],
+    *,
+    top_k: int,
+    name: str | None = None,
+    quality: PhotoQuality | None = None,
+    foreign: float | None = None,
+) -> Prediction:
+    """The `Prediction` for class probabilities `(C,)` that sum to 1, wherever they were computed.
+
+    What is None was not looked at.
+    """
+    ranking = rank_classes(probabilities, CLASS_NAMES, top_k)
+    best = ranking[0]
+    judged = judge(best.prob, thresholds.min_confidence, quality, quality_limits, foreign)
+    return Prediction(
+        predicted_class_id=best.class_id,
+        class_name=best.class_name,
+        confidence=best.prob,
+        probabilities=dict(probabilities_by_name(probabilities, CLASS_NAMES)),
+        top_k=ranking,
+        verdict=judged.verdict,
+        reasons=judged.reasons,
+        checks=judged.checks,
+        model=identity,
+        image=name,
+        views=tuple(views) if len(views) > 1 else (),
+    )
 
 
 def check_device(device: Device, model: Path | Sequence[Path] | None = None) -> None:
@@ -343,10 +364,3 @@ def require_torch(what: str) -> None:
     """
     if importlib.util.find_spec("torch") is None:
         raise MissingDependencyError(f"PyTorch, which {what} needs,", "train")
-
-
-def softmax(logits: npt.NDArray[np.float64], axis: int = 1) -> npt.NDArray[np.float64]:
-    """Probabilities that sum to 1 along the classes, which lie along `axis`."""
-    exponentials = np.exp(logits - logits.max(axis=axis, keepdims=True))
-    total: npt.NDArray[np.float64] = exponentials / exponentials.sum(axis=axis, keepdims=True)
-    return total

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from cassava_leaf_disease.config.schema import Tta
 from cassava_leaf_disease.imaging.preprocess import Preprocessing, resize_shorter_side
+
+if TYPE_CHECKING:  # Triton's server takes this file along, and no configuration
+    from cassava_leaf_disease.config.schema import Tta
 
 UInt8Image = npt.NDArray[np.uint8]
 
@@ -59,7 +61,7 @@ _START: Final = View("start", place="start")
 _END: Final = View("end", place="end")
 
 # All but the crops are groups: a photo and any view of it get the same answer.
-VIEWS: Final[Mapping[Tta, tuple[View, ...]]] = {
+VIEWS: Final[Mapping["Tta", tuple[View, ...]]] = {
     "none": (_IDENTITY,),
     "flips": (_IDENTITY, _HFLIP, _VFLIP, _ROT180),
     "rotations": (_IDENTITY, _ROT90, _ROT180, _ROT270),
@@ -72,7 +74,7 @@ VIEWS: Final[Mapping[Tta, tuple[View, ...]]] = {
 }
 
 
-def views_of(image: UInt8Image, spec: Preprocessing, tta: Tta) -> UInt8Image:
+def views_of(image: UInt8Image, spec: Preprocessing, tta: "Tta") -> UInt8Image:
     """The views `(V, S, S, 3)` of a photo `(H, W, 3)` uint8 of any size, in the order of `VIEWS[tta]`.
 
     The view `identity` is what `to_network_size` gives.
