@@ -16,7 +16,7 @@ NUM_CLASSES: Final = len(CLASS_NAMES)
 
 Verdict = Literal["diagnosis", "uncertain", "not_cassava", "poor_photo"]
 Unusable = Literal["not_cassava", "poor_photo"]  # the verdicts that leave a photo out of its plant's answer
-ModelSource = Literal["explicit", "outputs", "s3", "package"]
+ModelSource = Literal["explicit", "outputs", "s3", "package", "triton"]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 SUM_TOLERANCE: Final = 1e-4  # how far the probabilities of one answer may sum from 1
@@ -35,7 +35,8 @@ class ClassProbability(BaseModel):
 class ModelIdentity(BaseModel):
     """Which model gave an answer, and where it was found.
 
-    `members` are the files of several models that answer as one; a single model's JSON is without it.
+    `members` are the files of several models that answer as one; a single model's JSON is without it. Of a model that
+    a Triton server runs, `path` is its address, and `members` are its networks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -57,6 +57,24 @@ class CheckpointError(CassavaError):
     http_status = 503
 
 
+class EngineError(CassavaError):
+    """A server that answers about photos in our place, and failed to."""
+
+    http_status = 502
+
+
+class EngineUnavailableError(EngineError):
+    """That server is down, not ready, or has no room; the same request may succeed later."""
+
+    http_status = 503
+
+
+class EngineTimeoutError(EngineUnavailableError):
+    """That server gave no answer in time."""
+
+    http_status = 504
+
+
 class ExportError(CassavaError):
     """A network that cannot be exported, or whose exported file does not answer as it does."""
 

@@ -15,6 +15,7 @@ def contradictions(config: "AppConfig") -> Iterator[str]:
     yield from _time(config)
     yield from _targets(config)
     yield from _served(config)
+    yield from _asked(config)
 
 
 def _imbalance(config: "AppConfig") -> Iterator[str]:
@@ -105,4 +106,20 @@ def _served(config: "AppConfig") -> Iterator[str]:
         yield (
             f"export.triton.preprocess=dali infer.tta={config.infer.tta}: DALI's pipeline shows a photo once; "
             "type infer.tta=none or export.triton.preprocess=python"
+        )
+
+
+def _asked(config: "AppConfig") -> Iterator[str]:
+    infer = config.infer
+    if infer.engine == "local":
+        return
+    elsewhere = {
+        "infer.checkpoint_path": infer.checkpoint_path is not None,
+        "infer.device": infer.device != "auto",
+        "infer.tta": infer.tta != "none",
+    }
+    for key in (key for key, typed in elsewhere.items() if typed):
+        yield (
+            f"infer.engine=triton {key}: the server's model, device and views are what it was exported with; "
+            f"type infer.engine=local, or leave {key} out"
         )

@@ -514,11 +514,15 @@ class InferConfig(Section):
     """Which photos, which model, which device.
 
     Several checkpoints, an ensemble file and a folder that holds one answer as one model. `tta` names the
-    views of each photo whose answers are averaged (see `inference/views.py`). With `plant` all
-    photos are leaves of one plant and get one answer. With `explain` the heatmap of each photo is written to
-    `explain_dir`.
+    views of each photo whose answers are averaged (see `inference/views.py`). With `plant` all photos are leaves of
+    one plant and get one answer. With `explain` the heatmap of each photo is written to `explain_dir`. With
+    `engine=triton` the model is the one that a Triton server at `triton_url` serves; each answer of it has
+    `triton_timeout_s`.
     """
 
+    engine: Literal["local", "triton"]
+    triton_url: str
+    triton_timeout_s: float = Field(gt=0, le=3600)
     image_path: AbsolutePath | tuple[AbsolutePath, ...] | None = Field(
         description="a path, a list of paths such as [a.jpg,b.jpg], or null"
     )

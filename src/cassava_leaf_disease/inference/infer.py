@@ -1,12 +1,13 @@
 """`cassava infer`: one answer for each photo, or one for the plant that they show."""
 
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.config.schema import AppConfig, InferConfig
 from cassava_leaf_disease.domain import Prediction
 from cassava_leaf_disease.errors import ConfigError
-from cassava_leaf_disease.imaging.decode import DecodeLimits, read_image
+from cassava_leaf_disease.imaging.decode import DecodeLimits, read_bytes, read_image
 from cassava_leaf_disease.inference.aggregate import combine_photos, pooling_for
 from cassava_leaf_disease.inference.ensemble import load_model
 from cassava_leaf_disease.inference.explain import heatmap_paths, write_heatmap
@@ -26,6 +27,9 @@ def infer(config: AppConfig) -> Prediction | list[Prediction]:
     paths = [settings.image_path] if isinstance(settings.image_path, Path) else list(settings.image_path or ())
     if not paths:
         raise ConfigError("infer.image_path is not set; type infer.image_path=photo.jpg")
+    if settings.engine == "triton":
+        answers = _ask_triton(settings, paths)
+        return answers[0] if isinstance(settings.image_path, Path) else answers
     check_device(settings.device, settings.checkpoint_path)
     limits = DecodeLimits(settings.max_image_bytes, settings.max_image_pixels)
     first = read_image(paths[0], limits)  # a bad photo is told before seconds are spent on loading the model
@@ -46,3 +50,12 @@ def explained(answer: Prediction, predictor: AnyPredictor, image: UInt8Image, pa
     """The answer with the heatmap of its class, which is written to `path`."""
     write_heatmap(predictor, image, answer.predicted_class_id, path)
     return answer.model_copy(update={"explanation": str(path)})
+
+
+def _ask_triton(settings: InferConfig, paths: Sequence[Path]) -> list[Prediction]:
+    from cassava_leaf_disease.inference.engines.triton import BlockingTritonClient, require_client
+
+    require_client()
+    limits = DecodeLimits(settings.max_image_bytes, settings.max_image_pixels)
+    with BlockingTritonClient(settings.triton_url, timeout_s=settings.triton_timeout_s) as client:
+        return [client.predict_bytes(read_bytes(path, limits), name=str(path), top_k=settings.top_k) for path in paths]
