@@ -25,6 +25,7 @@ from cassava_leaf_disease.imaging.preprocess import Preprocessing
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.predictor import Predictor, load_predictor
 from cassava_leaf_disease.modeling.metadata import ModelMetadata, SplitRecord
+from triton_server import NoServerError, TritonServer, make_environment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -306,3 +307,72 @@ def file_server() -> Iterator[FileServer]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture(scope="session")
+def served_models(
+    tmp_path_factory: pytest.TempPathFactory,
+    metadata: ModelMetadata,
+    exported_model: Path,
+    write_random_checkpoint: Callable[[Path, ModelMetadata], Path],
+) -> tuple[Path, Path]:
+    """The exported model and another of a larger input and its own temperature; read only."""
+    from cassava_leaf_disease.export.onnx import to_onnx
+    from cassava_leaf_disease.inference.engines.torch_engine import restore_network
+    from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
+
+    folder = tmp_path_factory.mktemp("served")
+    larger = {"name": "larger", "preprocessing": Preprocessing(image_size_px=96), "temperature": 2.0}
+    checkpoint = write_random_checkpoint(folder / "larger.ckpt", metadata.model_copy(update=larger))
+    loaded = load_checkpoint(checkpoint)
+    model = to_onnx(restore_network(loaded, checkpoint), loaded.metadata)
+    (folder / "larger.onnx").write_bytes(model.SerializeToString())
+    return exported_model, folder / "larger.onnx"
+
+
+@pytest.fixture(scope="session")
+def few_photos(tmp_path_factory: pytest.TempPathFactory, photo_bytes: bytes) -> Path:
+    """A data folder of two photos and a file that is none; read only."""
+    folder = tmp_path_factory.mktemp("few")
+    (folder / "train_images").mkdir()
+    for name, content in {"a.jpg": photo_bytes, "b.jpg": photo_bytes, "c.jpg": b"no photo"}.items():
+        (folder / "train_images" / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def triton_repository(
+    tmp_path_factory: pytest.TempPathFactory, served_models: tuple[Path, Path], few_photos: Path
+) -> Path:
+    """Both as an ensemble that Triton serves; read only."""
+    from cassava_leaf_disease.export.triton.repository import export_triton
+
+    target = tmp_path_factory.mktemp("triton") / "repository"
+    members = ",".join(f"'{path}'" for path in served_models)
+    export_triton(
+        load_config(
+            [
+                f"infer.checkpoint_path=[{members}]",
+                f"export.triton.output_dir={target}",
+                "export.triton.preprocess_instances=2",
+                f"paths.data_dir={few_photos}",
+            ]
+        )
+    )
+    return target
+
+
+@pytest.fixture(scope="session")
+def triton_server(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config, triton_repository: Path
+) -> Iterator[TritonServer]:
+    """A real tritonserver that serves it; tests are skipped where it cannot be installed."""
+    cache = Path(os.environ.get("CASSAVA_TRITON_CACHE") or pytestconfig.cache.mkdir("tritonserver"))
+    try:
+        environment = make_environment(triton_repository / "requirements.txt", cache)
+    except NoServerError as error:
+        pytest.skip(str(error))
+    server = TritonServer(triton_repository / "models", environment, tmp_path_factory.mktemp("log") / "triton.log")
+    server.start()
+    yield server
+    server.stop()

@@ -128,13 +128,9 @@ class TritonClient:
 
     async def is_ready(self) -> bool:
         """Whether the server answers and has the model loaded; asked within two seconds."""
-        from tritonclient.utils import InferenceServerException
-
-        if self._closed:
-            return False
         try:
-            return bool(await self._client().is_model_ready(self.address.model, client_timeout=_PROBE_TIMEOUT_S))
-        except InferenceServerException:
+            return await self._retrying(self._probe, asyncio.get_running_loop().time() + _PROBE_TIMEOUT_S)
+        except CassavaError:
             return False
 
     async def close(self) -> None:
@@ -161,6 +157,9 @@ class TritonClient:
         photo = InferInput(IMAGE, [1, 1], "BYTES")
         photo.set_data_from_numpy(np.array([[data]], np.object_))
         return await self._client().infer(self.address.model, [photo], client_timeout=left_s)
+
+    async def _probe(self, left_s: float) -> bool:
+        return bool(await self._client().is_model_ready(self.address.model, client_timeout=left_s))
 
     async def _read_description(self, left_s: float) -> ServedModel:
         answer = await self._client().get_model_config(self.address.model, as_json=True, client_timeout=left_s)
