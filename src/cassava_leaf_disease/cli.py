@@ -267,7 +267,12 @@ def _keys_text(sections: Sequence[str]) -> str:
     """The keys of sections of config.yaml as they are typed, with the comments that stand beside them."""
     from importlib.resources import files
 
-    lines = (files("cassava_leaf_disease.config") / "config.yaml").read_text(encoding="utf-8").splitlines()
+    folder = files("cassava_leaf_disease.config")
+    lines = (folder / "config.yaml").read_text(encoding="utf-8").splitlines()
+    defaults = dict(re.findall(r"^  - (\w+): (\w+)", "\n".join(lines), re.MULTILINE))
+    for group in {*sections} & {*defaults}:
+        own = (folder / group / f"{defaults[group]}.yaml").read_text(encoding="utf-8").splitlines()
+        lines += [f"{group}:", *(f"  {line}" for line in own if not line.startswith(("#", "name:")))]
     typed: dict[str, list[str]] = {section: [] for section in sections}
     path: list[str] = []
     for line in lines:

@@ -245,6 +245,16 @@ COMMANDS: Final[Mapping[str, Command]] = {
             "cassava export-triton export.triton.target=gpu export.triton.backend=tensorrt",
         ),
     ),
+    "serve": Command(
+        "answer over HTTP: an API and a web page, until it is told to end",
+        "serving.serve:serve",
+        ("serve", "infer", "paths"),
+        (
+            "cassava serve infer.checkpoint_path=best.onnx",
+            "cassava serve serve.port=8080 serve.workers=4",
+            "cassava serve serve=triton serve.triton_url=127.0.0.1:8000",
+        ),
+    ),
     "demo": Command(
         "train on drawn leaves for under a minute, then diagnose one",
         "training.demo:demo",
@@ -253,7 +263,6 @@ COMMANDS: Final[Mapping[str, Command]] = {
     ),
 }
 PLANNED: Final = (
-    "serve",
     "bot",
     "benchmark",
 )

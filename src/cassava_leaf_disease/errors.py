@@ -46,6 +46,12 @@ class ImageTooLargeError(ImageError):
     http_status = 413
 
 
+class TooManyPixelsError(ImageTooLargeError):
+    """More pixels than the limits allow, or a small file that unpacks to more than a photo ever is."""
+
+    http_status = 422
+
+
 class CorruptImageError(ImageError):
     """A JPEG or PNG that is empty, truncated or damaged, or that holds several frames."""
 
@@ -111,6 +117,16 @@ class StorageError(CassavaError):
     """A file that could not be fetched from, or put to, another machine."""
 
     http_status = 502
+
+
+class BusyError(CassavaError):
+    """A service that has more to do than it can answer in time; the same request may succeed after `retry_after_s`."""
+
+    http_status = 503
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class MissingDependencyError(CassavaError):

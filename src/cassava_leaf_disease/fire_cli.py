@@ -146,6 +146,15 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
         Flag("target", "export.triton.target", "cpu, gpu or multi_gpu"),
         Flag("backend", "export.triton.backend", "auto, python, onnxruntime or tensorrt"),
     ),
+    "serve": (
+        *_CHECKPOINT,
+        Flag("device", "infer.device", "auto, cpu or cuda"),
+        Flag("host", "serve.host", "the address to listen at"),
+        Flag("port", "serve.port", "its port; 0: any that is free"),
+        Flag("workers", "serve.workers", "photos at a time, or auto"),
+        Flag("engine", "serve.engine", "local or triton"),
+        Flag("triton_url", "serve.triton_url", "host:port of Triton's HTTP door"),
+    ),
     "download_model": (
         Flag("s3_uri", "download_model.s3_uri", "s3://bucket/key of the model"),
         Flag("dst_dir", "download_model.dst_dir", "the folder to put it in"),
@@ -238,6 +247,10 @@ class Door:
     def export_triton(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava export-triton`."""
         return _words("export_triton", overrides, flags)
+
+    def serve(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava serve`."""
+        return _words("serve", overrides, flags)
 
     def download_model(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava download-model`."""

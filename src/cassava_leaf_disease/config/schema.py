@@ -768,6 +768,24 @@ class ExportConfig(Section):
     triton: TritonConfig
 
 
+class ServeConfig(Section):
+    """What `cassava serve` sets beside the environment variables `CASSAVA_*`; null: as they say.
+
+    The service's other settings are environment variables only (see `serving/settings.py`).
+    """
+
+    name: str
+    host: str | None
+    port: int | None = Field(ge=0, le=65_535, description="a whole number from 0 to 65535, or null")
+    engine: Literal["local", "triton"] | None
+    triton_url: str | None
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] | None
+    queue_size: int | None = Field(ge=0, le=100_000, description="a whole number from 0 to 100000, or null")
+    deadline_s: float | None = Field(gt=0, le=600, description="a number above 0, to 600, or null")
+    reload_s: float | None = Field(ge=0, le=3600, description="a number from 0 to 3600, or null")
+    log_format: Literal["json", "text"] | None
+
+
 class AppConfig(Section):
     """The whole configuration of any command."""
 
@@ -797,6 +815,7 @@ class AppConfig(Section):
     track: TrackConfig
     publish: PublishConfig
     export: ExportConfig
+    serve: ServeConfig
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -21,6 +21,7 @@ from cassava_leaf_disease.errors import (
     CorruptImageError,
     DataError,
     ImageTooLargeError,
+    TooManyPixelsError,
     UnsupportedImageError,
 )
 
@@ -107,7 +108,8 @@ def decode_image(data: bytes, limits: DecodeLimits | None = None, *, name: str =
 
     Raises:
         UnsupportedImageError: Neither JPEG nor PNG, or a rare kind of JPEG.
-        ImageTooLargeError: More bytes or pixels than `limits`, or a decompression bomb.
+        ImageTooLargeError: More bytes than `limits`.
+        TooManyPixelsError: More pixels than `limits`, or a decompression bomb.
         CorruptImageError: Empty, truncated, damaged or animated.
     """
     limits = limits or DecodeLimits()
@@ -210,7 +212,7 @@ def _walk_jpeg(data: bytes, limits: DecodeLimits, name: str) -> _Picture:
             scans += 1
             if scans > MAX_JPEG_SCANS:
                 what = f"a JPEG of more than {MAX_JPEG_SCANS} scans"
-                raise ImageTooLargeError(f"{name}: {what}; expected a photo of few scans; save it anew")
+                raise TooManyPixelsError(f"{name}: {what}; expected a photo of few scans; save it anew")
         adobe = adobe or (marker == 0xEE and content.startswith(b"Adobe"))
         if not 0xE0 <= marker <= 0xFE or content.startswith((b"JFIF\0", b"Adobe")):
             parts.append(data[start:end])
@@ -281,7 +283,7 @@ def _walk_png(data: bytes, limits: DecodeLimits, name: str) -> _Picture:
             metadata_bytes += _unpacked_size(kind, content, MAX_METADATA_BYTES + 1 - metadata_bytes)
             if metadata_bytes > MAX_METADATA_BYTES:
                 what = f"a PNG whose texts or colour profile unpack to over {MAX_METADATA_BYTES:,} bytes"
-                raise ImageTooLargeError(f"{name}: {what}; expected a plain photo; save it as JPEG")
+                raise TooManyPixelsError(f"{name}: {what}; expected a plain photo; save it as JPEG")
         if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
             parts.append(data[start:end])
     return _Picture("PNG", b"".join(parts), bits, orientation)
@@ -344,7 +346,7 @@ def _check_pixels(width: int, height: int, limits: DecodeLimits, name: str) -> N
         raise CorruptImageError(f"{name}: a picture of {width}x{height} pixels; expected a photo; send it again")
     if width * height > limits.max_pixels:
         seen, most = f"{width}x{height} = {width * height:,} pixels", f"at most {limits.max_pixels:,}"
-        raise ImageTooLargeError(f"{name}: {seen}; expected {most}; save it smaller, or raise the pixel limit")
+        raise TooManyPixelsError(f"{name}: {seen}; expected {most}; save it smaller, or raise the pixel limit")
 
 
 def _seen(data: bytes) -> str:

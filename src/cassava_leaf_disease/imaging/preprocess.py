@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from cassava_leaf_disease.errors import ImageTooLargeError
+from cassava_leaf_disease.errors import TooManyPixelsError
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -52,7 +52,7 @@ def resize_shorter_side(image: np.ndarray, side_px: int, *, enlarge: bool = True
     With `enlarge=False` a smaller image is returned as it is.
 
     Raises:
-        ImageTooLargeError: One side is over `MAX_ASPECT` times the other.
+        TooManyPixelsError: One side is over `MAX_ASPECT` times the other.
     """
     height, width = _check_rgb(image).shape[:2]
     check_aspect(height, width)
@@ -68,12 +68,12 @@ def check_aspect(height: int, width: int) -> None:
     """Refuses a strip, which would outgrow any photo when it is resized.
 
     Raises:
-        ImageTooLargeError: One side is over `MAX_ASPECT` times the other.
+        TooManyPixelsError: One side is over `MAX_ASPECT` times the other.
     """
     shorter, longer = sorted((height, width))
     if longer > MAX_ASPECT * shorter:
         seen = f"image: a strip of {width}x{height} pixels"
-        raise ImageTooLargeError(f"{seen}; expected sides within a ratio of {MAX_ASPECT}; crop it to the leaf")
+        raise TooManyPixelsError(f"{seen}; expected sides within a ratio of {MAX_ASPECT}; crop it to the leaf")
 
 
 def center_crop(image: np.ndarray, size_px: int) -> np.ndarray:

@@ -115,9 +115,16 @@ def load_model(config: AppConfig) -> AnyPredictor:
 
 
 def load_found(
-    found: FoundModel, device: Device, limits: DecodeLimits | None = None, tta: Tta = "none"
+    found: FoundModel,
+    device: Device,
+    limits: DecodeLimits | None = None,
+    tta: Tta = "none",
+    *,
+    threads: int | None = None,
 ) -> AnyPredictor:
     """A model file, an ensemble file or its folder, or several model files (a plain mean), loaded.
+
+    `threads` as in `load_predictor`.
 
     Raises:
         CheckpointError: A file is missing, damaged or foreign, or not the one that the ensemble was made of.
@@ -125,11 +132,11 @@ def load_found(
         MissingDependencyError: A checkpoint needs PyTorch and it is not installed.
     """
     if found.members:
-        return _load_ensemble(describe_members(found.members), found, device, limits, tta)
+        return _load_ensemble(describe_members(found.members), found, device, limits, tta, threads)
     if not is_ensemble(found.path):
-        return load_predictor(found, device, limits, tta)
+        return load_predictor(found, device, limits, tta, threads=threads)
     path = found.path / ENSEMBLE_FILE if found.path.is_dir() else found.path
-    return _load_ensemble(read_ensemble(path), FoundModel(path, found.source), device, limits, tta)
+    return _load_ensemble(read_ensemble(path), FoundModel(path, found.source), device, limits, tta, threads)
 
 
 def describe_members(paths: Sequence[Path], combine: Combination = "probabilities") -> EnsembleFile:
@@ -168,11 +175,16 @@ def read_ensemble(path: Path) -> EnsembleFile:
         ) from None
 
 
-def _load_ensemble(
-    description: EnsembleFile, found: FoundModel, device: Device, limits: DecodeLimits | None, tta: Tta
+def _load_ensemble(  # noqa: PLR0913, PLR0917  # what every loader takes, and the description
+    description: EnsembleFile,
+    found: FoundModel,
+    device: Device,
+    limits: DecodeLimits | None,
+    tta: Tta,
+    threads: int | None,
 ) -> EnsemblePredictor:
     paths = [_checked(found.path, member) for member in description.members]
-    members = [load_predictor(FoundModel(path, found.source), device, tta=tta) for path in paths]
+    members = [load_predictor(FoundModel(path, found.source), device, tta=tta, threads=threads) for path in paths]
     counts = Counter(member.metadata.name for member in members)
     content = json.dumps([description.combine, *((member.sha256, member.weight) for member in description.members)])
     identity = ModelIdentity(

@@ -327,9 +327,16 @@ def check_device(device: Device, model: Path | Sequence[Path] | None = None) -> 
 
 
 def load_predictor(
-    found: FoundModel, device: Device, limits: DecodeLimits | None = None, tta: Tta = "none"
+    found: FoundModel,
+    device: Device,
+    limits: DecodeLimits | None = None,
+    tta: Tta = "none",
+    *,
+    threads: int | None = None,
 ) -> Predictor:
     """Loads the engine that fits the model file: ONNX Runtime for an exported one, PyTorch for a checkpoint.
+
+    `threads` work on one photo with ONNX Runtime (None: one a processor); PyTorch has its own, process-wide number.
 
     Raises:
         CheckpointError: The file is damaged or foreign.
@@ -339,7 +346,7 @@ def load_predictor(
     if is_exported(found.path):
         from cassava_leaf_disease.inference.engines.onnx_engine import OnnxEngine
 
-        return Predictor(OnnxEngine(found.path, device), found, limits, tta)
+        return Predictor(OnnxEngine(found.path, device, threads), found, limits, tta)
     require_torch(found.path.name)
     from cassava_leaf_disease.inference.engines.torch_engine import TorchEngine
 

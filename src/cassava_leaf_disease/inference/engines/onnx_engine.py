@@ -35,17 +35,18 @@ _DAMAGE: Final = (
 class OnnxEngine:
     """An ONNX file on the CPU or a CUDA GPU; sizes and classes come from the file itself.
 
-    Several threads may ask one engine at the same time.
+    Several threads may ask one engine at the same time. `threads` work on one batch (None: one a processor); with 1
+    it is the asking thread itself.
     """
 
-    def __init__(self, path: Path, device: Device) -> None:
+    def __init__(self, path: Path, device: Device, threads: int | None = None) -> None:
         self._path = path
         providers = resolve_providers(device)
         content = _read(path)
         try:
             # From bytes, so that a file can name no other files on this machine as its weights.
             self._session = onnxruntime.InferenceSession(
-                content, _session_options(), providers=providers, enable_fallback=0
+                content, _session_options(threads), providers=providers, enable_fallback=0
             )
             entries = self._session.get_modelmeta().custom_metadata_map
         except _DAMAGE as error:
@@ -111,9 +112,11 @@ def resolve_providers(device: Device) -> list[str]:
 _CPU_INSTEAD: Final = "type infer.device=cpu or infer.device=auto"
 
 
-def _session_options() -> onnxruntime.SessionOptions:
+def _session_options(threads: int | None) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = available_cpus()  # its own count knows no cpusets, and pins threads in vain
+    options.intra_op_num_threads = (
+        threads or available_cpus()
+    )  # its own count knows no cpusets, and pins threads in vain
     options.log_severity_level = _ERRORS_ONLY
     return options
 

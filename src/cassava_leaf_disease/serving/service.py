@@ -1,0 +1,70 @@
+"""What the endpoints work with: one request's photos in, an answer or a refusal out."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from cassava_leaf_disease.data.cpus import available_cpus
+from cassava_leaf_disease.domain import Prediction
+from cassava_leaf_disease.serving.admission import Admission
+from cassava_leaf_disease.serving.answerers import Answerer
+from cassava_leaf_disease.serving.metrics import Metrics
+from cassava_leaf_disease.serving.replies import RequestError
+from cassava_leaf_disease.serving.settings import ServingSettings
+from cassava_leaf_disease.serving.uploads import Photo, UploadLimits, UploadMemory, read_photos
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Service:
+    """The parts of a running service."""
+
+    settings: ServingSettings
+    metrics: Metrics
+    answerer: Answerer
+    admission: Admission
+    memory: UploadMemory
+
+    @contextlib.asynccontextmanager
+    async def photos(self, request: Request, field: str, max_files: int) -> AsyncIterator[list[Photo]]:
+        """The photos of a request, held in memory while the block runs.
+
+        Raises:
+            CassavaError: As `read_photos`; or the queue is full, which is told before anything is read.
+        """
+        self.admission.check()
+        limits = UploadLimits(self.settings.max_upload_bytes, max_files)
+        with self.memory.lease() as lease:
+            try:
+                async with asyncio.timeout(self.settings.upload_timeout_s):
+                    photos = await read_photos(request, field, limits, lease)
+            except TimeoutError:
+                limit_s = self.settings.upload_timeout_s
+                raise RequestError(
+                    408, f"an upload that took over {limit_s:g} s", "a faster one, or a smaller photo"
+                ) from None
+            yield photos
+
+    async def answer(self, request: Request, photos: int, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+        """What `work` gives, within the bounds of queue and deadline."""
+        with self.admission.admitted(photos):
+            return await self.admission.answer(work(), request.receive, self.settings.deadline_s)
+
+    async def predict(self, photo: Photo, top_k: int) -> Prediction:
+        """The answer about one photo, counted."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        prediction = await self.answerer.predict_bytes(photo.data, name=photo.name, top_k=top_k)
+        self.metrics.stage("total", loop.time() - started)
+        self.metrics.answer(prediction)
+        return prediction
+
+
+def number_of_workers(settings: ServingSettings) -> int:
+    """Photos that are worked on at a time."""
+    return available_cpus() if settings.workers == "auto" else settings.workers

@@ -1,0 +1,207 @@
+"""The service's settings: typed, from the environment variables `CASSAVA_*`."""
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from cassava_leaf_disease.config.schema import AbsolutePath, AppConfig, Tta
+from cassava_leaf_disease.errors import ConfigError
+from cassava_leaf_disease.log import LEVELS
+
+PREFIX = "CASSAVA_"
+MIN_KEY_LENGTH = 16
+_GUESSED_FIRST = ("changeme", "change-me", "changethis", "secret", "password", "example", "test", "cassava", "api-key")
+
+
+def _split(value: object) -> object:
+    return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
+
+
+class ServingSettings(BaseSettings):
+    """Every setting, its bounds and its default; the environment variable is the name in capitals after `CASSAVA_`.
+
+    An empty variable counts as one that is not set.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    checkpoint_path: AbsolutePath | None = Field(
+        default=None, description="the model file (`.onnx`, `.ckpt`, `ensemble.json`); empty: the newest run"
+    )
+    checkpoint_s3_uri: str | None = Field(
+        default=None, pattern=r"^s3://[^/]+/.+", description="`s3://bucket/key` of a model file"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="`auto`, `cpu` or `cuda`")
+    tta: Tta = Field(default="none", description="views of each photo whose answers are averaged, as `infer.tta`")
+    engine: Literal["local", "triton"] = Field(default="local", description="`local`, or `triton` for a server of it")
+    triton_url: str | None = Field(default=None, description="`host:port` of Triton's HTTP door")
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="the address that `cassava serve` listens at")
+    port: int = Field(default=8000, ge=0, le=65_535, description="its port; 0: any that is free")
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
+        default="auto", description="photos that are worked on at a time; `auto`: one a processor"
+    )
+    queue_size: int = Field(default=64, ge=0, le=100_000, description="photos that may wait; more are answered 503")
+    deadline_s: float = Field(default=20, gt=0, le=600, description="an answer that takes longer becomes a 503")
+    upload_timeout_s: float = Field(default=30, gt=0, le=600, description="how long an upload may take")
+    shutdown_timeout_s: float = Field(
+        default=30, ge=0, le=600, description="how long `cassava serve` finishes answers after SIGTERM"
+    )
+    reload_s: float = Field(
+        default=5, ge=0, le=3600, description="how often the model file is looked at for a change; 0: never"
+    )
+
+    max_upload_bytes: int = Field(default=20_000_000, ge=1024, le=2**30, description="the largest photo in bytes")
+    max_image_pixels: int = Field(default=40_000_000, ge=1024, le=2**30, description="the largest photo in pixels")
+    max_files: int = Field(default=10, ge=1, le=100, description="photos in one request of `/predict/plant`")
+    max_buffered_bytes: int = Field(
+        default=256_000_000, ge=1024, le=2**40, description="all uploads together that are held in memory"
+    )
+    api_key: SecretStr | None = Field(
+        default=None, description=f"asked for in the header `X-API-Key` if set; {MIN_KEY_LENGTH} characters or more"
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(), description="other sites whose pages may ask, such as `https://example.org`, with commas between"
+    )
+    log_level: str = Field(default="INFO", description=", ".join(f"`{level}`" for level in LEVELS))
+    log_format: Literal["json", "text"] = Field(default="json", description="`json` or `text`, a line a record")
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, level: str) -> str:
+        if level.upper() not in LEVELS:
+            raise ValueError(f"expected one of {', '.join(LEVELS)}")
+        return level.upper()
+
+    @field_validator("api_key")
+    @classmethod
+    def _hard_to_guess(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is None:
+            return None
+        said = key.get_secret_value()
+        if (
+            len(said) < MIN_KEY_LENGTH
+            or len(set(said)) < MIN_KEY_LENGTH // 2
+            or said.lower().startswith(_GUESSED_FIRST)
+        ):
+            raise ValueError(
+                f"too easy to guess; expected {MIN_KEY_LENGTH} or more characters drawn at random; type "
+                "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
+            )
+        if not said.isascii() or not said.isprintable() or " " in said:
+            raise ValueError("expected ASCII characters without spaces, since the key travels in a header")
+        return key
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _plain_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or "*" in origin:
+                raise ValueError(f"{origin}: expected origins such as https://example.org, without a path; `*` is none")
+        return origins
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.engine == "triton" and self.triton_url is None:
+            raise ValueError("CASSAVA_ENGINE=triton: needs CASSAVA_TRITON_URL=host:port")
+        if self.max_buffered_bytes < self.max_upload_bytes:
+            raise ValueError(
+                f"CASSAVA_MAX_BUFFERED_BYTES={self.max_buffered_bytes}: expected at least CASSAVA_MAX_UPLOAD_BYTES="
+                f"{self.max_upload_bytes}, or no photo of that size could be held"
+            )
+        return self
+
+
+# Variables of other parts of the project.
+_OTHERS = ("CASSAVA_ROOT", "CASSAVA_TEST_DATA")
+
+
+def load_settings(overrides: Mapping[str, Any] | None = None) -> ServingSettings:
+    """The settings of the environment; `overrides` come first.
+
+    Raises:
+        ConfigError: One line for each variable that is wrong.
+    """
+    try:
+        return ServingSettings(**(overrides or {}))
+    except ValidationError as error:
+        raise ConfigError("\n".join(map(_explain, _once_a_name(error)))) from None
+
+
+def settings_for(config: AppConfig) -> ServingSettings:
+    """The settings of `cassava serve`: what was typed, else the environment.
+
+    Raises:
+        ConfigError: As `load_settings`.
+    """
+    typed = {name: value for name, value in config.serve.model_dump(exclude={"name"}).items() if value is not None}
+    infer = config.infer
+    if isinstance(infer.checkpoint_path, tuple):
+        raise ConfigError(
+            "infer.checkpoint_path: several files; expected one: write an ensemble with `cassava ensemble`, and name it"
+        )
+    if infer.checkpoint_path is not None:
+        typed["checkpoint_path"] = infer.checkpoint_path
+    if infer.checkpoint_s3_uri is not None:
+        typed["checkpoint_s3_uri"] = infer.checkpoint_s3_uri
+    if infer.device != "auto":
+        typed["device"] = infer.device
+    if infer.tta != "none":
+        typed["tta"] = infer.tta
+    return load_settings(typed)
+
+
+def with_settings(config: AppConfig, settings: ServingSettings) -> AppConfig:
+    """The configuration whose `infer` is the service's: which model, on what, how large a photo."""
+    infer = config.infer.changed(
+        checkpoint_path=settings.checkpoint_path,
+        checkpoint_s3_uri=settings.checkpoint_s3_uri,
+        device=settings.device,
+        tta=settings.tta,
+        max_image_bytes=settings.max_upload_bytes,
+        max_image_pixels=settings.max_image_pixels,
+    )
+    return config.changed(infer=infer)
+
+
+def misspelled(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """A line for each variable that is nearly one of ours, and would be passed over."""
+    known = [*(f"{PREFIX}{name.upper()}" for name in ServingSettings.model_fields), *_OTHERS]
+    lines = []
+    for name in sorted(environment):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)
+            lines += [f"{name}: no such setting, it is passed over; did you mean {close[0]}?"] if close else []
+    return lines
+
+
+def _once_a_name(error: ValidationError) -> Iterable[Any]:
+    """A union reports each of its members; the user wants the name once."""
+    details: dict[str, Any] = {}
+    for detail in error.errors():
+        details.setdefault(str(detail["loc"][:1]), detail)
+    return details.values()
+
+
+def _explain(detail: Any) -> str:  # noqa: ANN401  a TypedDict that pydantic keeps to itself
+    reason = detail["msg"].removeprefix("Value error, ")
+    if not detail["loc"]:
+        return str(reason)
+    name = str(detail["loc"][0])
+    field = ServingSettings.model_fields.get(name)
+    variable = f"{PREFIX}{name.upper()}"
+    if field is None:
+        return f"{variable}: no such setting"
+    if detail["type"] == "value_error":
+        return f"{variable}: {reason}"
+    typed = os.environ.get(variable)
+    seen = f"={typed}" if typed is not None and name != "api_key" else ""
+    return f"{variable}{seen}: {reason}; expected {field.description}"
