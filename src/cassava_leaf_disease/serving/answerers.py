@@ -41,7 +41,7 @@ class LocalAnswerer:
     """
 
     def __init__(self, keeper: ModelKeeper, limits: DecodeLimits, workers: int, metrics: Metrics) -> None:
-        self._keeper = keeper
+        self.keeper = keeper
         self._limits = limits
         self._metrics = metrics
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="cassava-worker")
@@ -54,7 +54,7 @@ class LocalAnswerer:
         Raises:
             BusyError: None is loaded yet.
         """
-        return self._keeper.require()
+        return self.keeper.require()
 
     async def predict_bytes(self, data: bytes, *, name: str, top_k: int) -> Prediction:
         """The answer about one photo; see `Answerer`."""
@@ -72,14 +72,14 @@ class LocalAnswerer:
 
     async def is_ready(self) -> bool:
         """Whether a model is loaded and warm."""
-        return self._keeper.current is not None
+        return self.keeper.current is not None
 
     async def close(self) -> None:
         """Waits for the photos that are being worked on; those that wait are dropped."""
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
 
     async def _in_a_worker(self, job: Callable[[LoadedModel], Answer]) -> Answer:
-        self._keeper.require()
+        self.keeper.require()
         self._unfinished += 1
         try:
             work = functools.partial(self._work, job, time.perf_counter())
@@ -89,7 +89,7 @@ class LocalAnswerer:
 
     def _work(self, job: Callable[[LoadedModel], Answer], submitted: float) -> Answer:
         self._metrics.stage("queue", time.perf_counter() - submitted)
-        return job(self._keeper.require())
+        return job(self.keeper.require())
 
     def _decoded(self, data: bytes, name: str) -> UInt8Image:
         started = time.perf_counter()

@@ -18,7 +18,7 @@ from cassava_leaf_disease.imaging.decode import DecodeLimits
 from cassava_leaf_disease.inference.predictor import check_device
 from cassava_leaf_disease.serving import page, replies
 from cassava_leaf_disease.serving.admission import Admission
-from cassava_leaf_disease.serving.answerers import LocalAnswerer
+from cassava_leaf_disease.serving.answerers import Answerer, LocalAnswerer
 from cassava_leaf_disease.serving.keeper import ModelKeeper
 from cassava_leaf_disease.serving.logs import configure_service_logging
 from cassava_leaf_disease.serving.metrics import Metrics
@@ -41,38 +41,50 @@ def create_app() -> FastAPI:
     try:
         settings = load_settings()
         configure_service_logging(settings.log_level, settings.log_format)
-        return build_app(settings, with_settings(load_config(), settings))
+        metrics = Metrics()
+        answerer = build_answerer(settings, with_settings(load_config(), settings), metrics)
+        return build_app(settings, answerer, metrics)
     except CassavaError as error:
         sys.stderr.writelines(f"error: {line}\n" for line in str(error).splitlines())
         raise SystemExit(error.exit_code) from None
 
 
-def build_app(settings: ServingSettings, config: AppConfig, keeper: ModelKeeper | None = None) -> FastAPI:
-    """The service of these settings; `config.infer` says which model.
-
-    Without a `keeper` that holds one already, the model is loaded while the service starts.
+def build_answerer(settings: ServingSettings, config: AppConfig, metrics: Metrics) -> Answerer:
+    """The engine of these settings; `config.infer` says which model. A local one is loaded when the service starts.
 
     Raises:
         CassavaError: A device that is not there, or a missing library.
     """
     check_device(settings.device, settings.checkpoint_path)
+    keep_freed_memory()
+    limits = DecodeLimits(settings.max_upload_bytes, settings.max_image_pixels)
+    keeper = ModelKeeper(config, available_cpus(), metrics)
+    return LocalAnswerer(keeper, limits, number_of_workers(settings), metrics)
+
+
+def build_app(settings: ServingSettings, answerer: Answerer, metrics: Metrics) -> FastAPI:
+    """The service in front of an engine, both of which tell `metrics`."""
     for line in misspelled():
         _log.warning("%s", line)
-    keep_freed_memory()
-    keeper = keeper or build_keeper(config)
-    service = _build_service(settings, keeper)
+    service = Service(
+        settings,
+        metrics,
+        answerer,
+        Admission(number_of_workers(settings), settings.queue_size, metrics),
+        UploadMemory(settings.max_buffered_bytes, metrics),
+    )
     app = FastAPI(
         title="CassavaVision",
         version=__version__,
         description=DESCRIPTION,
-        lifespan=_lifespan(service, keeper),
+        lifespan=_lifespan(service),
         docs_url=None,  # their pages fetch scripts from other hosts
         redoc_url=None,
     )
     app.state.service = service
     app.include_router(open_routes)
     app.include_router(routes)
-    page.install(app)
+    page.install(app, [*open_routes.routes, *routes.routes])
     replies.install(app)
     if settings.cors_origins:
         app.add_middleware(
@@ -82,34 +94,17 @@ def build_app(settings: ServingSettings, config: AppConfig, keeper: ModelKeeper 
             allow_headers=[KEY_HEADER, REQUEST_ID],
             expose_headers=[REQUEST_ID, "Retry-After"],
         )
-    app.add_middleware(Surroundings, metrics=service.metrics)
+    app.add_middleware(Surroundings, metrics=metrics)
     return app
 
 
-def build_keeper(config: AppConfig) -> ModelKeeper:
-    """What will hold the model."""
-    return ModelKeeper(config, available_cpus(), Metrics())
-
-
-def _build_service(settings: ServingSettings, keeper: ModelKeeper) -> Service:
-    workers = number_of_workers(settings)
-    limits = DecodeLimits(settings.max_upload_bytes, settings.max_image_pixels)
-    return Service(
-        settings,
-        keeper.metrics,
-        LocalAnswerer(keeper, limits, workers, keeper.metrics),
-        Admission(workers, settings.queue_size, keeper.metrics),
-        UploadMemory(settings.max_buffered_bytes),
-    )
-
-
-def _lifespan(
-    service: Service, keeper: ModelKeeper
-) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
+def _lifespan(service: Service) -> Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with keeper.kept(service.settings.reload_s):
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(service.answerer.close)
+            if isinstance(service.answerer, LocalAnswerer):
+                await stack.enter_async_context(service.answerer.keeper.kept(service.settings.reload_s))
             yield
-        await service.answerer.close()
 
     return lifespan

@@ -3,14 +3,22 @@
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from cassava_leaf_disease import __version__
 from cassava_leaf_disease.domain import ModelIdentity, Prediction
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 Stage = Literal["decode", "queue", "inference", "total"]
-Rejection = Literal["full", "memory", "deadline", "gone", "not_ready"]
+Rejection = Literal["full", "memory", "deadline", "gone"]
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
 
@@ -19,6 +27,7 @@ class Metrics:
     """The counters of one service, in a registry of their own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second number for each one, of when it was first seen
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._requests = self._counter("requests", "Requests by path and status", "method", "path", "status")

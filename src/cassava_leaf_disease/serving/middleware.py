@@ -15,6 +15,7 @@ from cassava_leaf_disease.serving.metrics import Metrics
 from cassava_leaf_disease.serving.replies import reply
 
 REQUEST_ID: Final = "X-Request-ID"
+OTHER_PATH: Final = "other"  # what metrics and log call the page's files, and what is not there
 LINGER_S: Final = 1.0  # how long the rest of a refused upload is read and thrown away, so that its answer arrives
 _OUR_KIND_OF_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -61,7 +62,7 @@ class Surroundings:
             request_id.reset(token)
 
     def _tell(self, scope: Scope, exchange: "_Exchange", seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "other")
+        route = getattr(scope.get("route"), "path", OTHER_PATH)
         status = exchange.status or 0
         self._metrics.request(scope["method"], route, status, seconds)
         fields = {

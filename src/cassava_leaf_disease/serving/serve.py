@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict
 
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError
-from cassava_leaf_disease.serving.app import build_app, build_keeper
+from cassava_leaf_disease.serving.answerers import LocalAnswerer
+from cassava_leaf_disease.serving.app import build_answerer, build_app
 from cassava_leaf_disease.serving.logs import configure_service_logging
+from cassava_leaf_disease.serving.metrics import Metrics
 from cassava_leaf_disease.serving.settings import ServingSettings, settings_for, with_settings
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -43,11 +45,11 @@ def serve(config: AppConfig) -> ServeResult:
     configure_service_logging(settings.log_level, settings.log_format)
     with bound_socket(settings.host, settings.port) as listener:
         configured = with_settings(config, settings)
-        keeper = None
-        if settings.engine == "local":  # a wrong model is told before anybody is let in
-            keeper = build_keeper(configured)
-            keeper.load()
-        app = build_app(settings, configured, keeper)
+        metrics = Metrics()
+        answerer = build_answerer(settings, configured, metrics)
+        if isinstance(answerer, LocalAnswerer):  # a wrong model is told before anybody is let in
+            answerer.keeper.load()
+        app = build_app(settings, answerer, metrics)
         url = address_of(listener)
         _warn_if_open(settings)
         _log.info("serving at %s", url)

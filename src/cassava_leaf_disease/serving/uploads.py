@@ -10,6 +10,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from cassava_leaf_disease.errors import BusyError
+from cassava_leaf_disease.serving.metrics import Metrics
 from cassava_leaf_disease.serving.replies import ClientGoneError, RequestError
 
 MAX_OTHER_BYTES: Final = 64 * 1024  # boundaries, headers of parts, fields that are no photo
@@ -40,8 +41,9 @@ class UploadLimits:
 class UploadMemory:
     """Bytes of all uploads that are held at a time."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, metrics: Metrics) -> None:
         self._max_bytes = max_bytes
+        self._metrics = metrics
         self.held_bytes = 0
 
     @contextmanager
@@ -60,6 +62,7 @@ class UploadMemory:
             BusyError: Too much is held already.
         """
         if self.held_bytes + count > self._max_bytes:
+            self._metrics.rejected("memory")
             raise BusyError(
                 f"uploads of {self.held_bytes:,} bytes are waiting here already; expected room for this one; try again"
             )
