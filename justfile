@@ -71,6 +71,10 @@ bench-scale *arguments:
 bench-recipes *arguments:
     uv run python benchmarks/compare_recipes.py {{ arguments }}
 
+# requests a second of the service, against the predictor alone, LitServe and plain FastAPI; --soak 600
+bench-serve *arguments:
+    uv run python benchmarks/bench_serve.py {{ arguments }}
+
 # write the resolved tree into pyproject.toml; --upgrade takes newer versions (uvx --from rust-just just pin)
 pin *arguments:
     uv run --no-project python tools/pin_tree.py {{ arguments }}

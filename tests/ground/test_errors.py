@@ -23,6 +23,7 @@ def test_each_kind_of_bad_photo_has_its_own_status() -> None:
         "ImageError": 422,
         "UnsupportedImageError": 415,
         "ImageTooLargeError": 413,
+        "TooManyPixelsError": 422,
         "CorruptImageError": 422,
     }
 
