@@ -11,7 +11,6 @@ LitServe runs by `uv run --with litserve` in an environment of its own.
 """
 
 import argparse
-import asyncio
 import json
 import os
 import platform
@@ -32,7 +31,7 @@ from urllib.request import urlopen
 from PIL import Image
 
 from cassava_leaf_disease.data.synthetic import draw_leaf
-from serve_load import Load, load, middle, request_of, resident_mb
+from serve_load import Load, load, middle, request_of, resident_mb, run
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RIVALS = Path(__file__).with_name("serve_rivals.py")
@@ -87,8 +86,8 @@ def compare(model: Path, photos: Path, options: argparse.Namespace) -> None:
         for name in options.contenders:
             with running(name, model) as (process, port):
                 for concurrency in options.concurrency:
-                    asyncio.run(load(port, requests, concurrency, options.seconds / 4))  # warm
-                    measured = asyncio.run(load(port, requests, concurrency, options.seconds))
+                    run(load(port, requests, concurrency, options.seconds / 4))  # warm
+                    measured = run(load(port, requests, concurrency, options.seconds))
                     loads.setdefault((name, concurrency), []).append(measured)
                 memory.setdefault(name, []).append(resident_mb(process.pid))
         sys.stderr.write(f"round {turn + 1} of {options.rounds}\n")
@@ -145,7 +144,7 @@ def soak(model: Path, photos: Path, options: argparse.Namespace) -> None:
     total = Load()
     with running("service", model) as (process, port):
         for part in range(11):  # the first is the warm-up
-            found = asyncio.run(load(port, requests, concurrency, options.soak / 10))
+            found = run(load(port, requests, concurrency, options.soak / 10))
             memory.append(resident_mb(process.pid))
             total.broken += found.broken
             total.statuses += found.statuses

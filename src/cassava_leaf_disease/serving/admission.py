@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, TypeVar
 
 from cassava_leaf_disease.errors import BusyError
@@ -62,38 +62,52 @@ class Admission:
             self._mean_s += _SMOOTHING * (time.perf_counter() - started - self._mean_s)
             self._count(-photos)
 
-    async def answer(self, work: Coroutine[Any, Any, Answer], receive: Receive, deadline_s: float) -> Answer:
+    async def answer(self, work: Awaitable[Answer], receive: Receive, deadline_s: float) -> Answer:
         """What `work` gives, unless the client goes away or the deadline passes: then the work is cancelled.
 
         Raises:
             ClientGoneError: The client went away.
             BusyError: The deadline has passed.
         """
-        task, gone = asyncio.create_task(work), asyncio.create_task(_disconnected(receive))
+        watch = _Watch(receive)
         try:
-            done, _ = await asyncio.wait((task, gone), timeout=deadline_s, return_when=asyncio.FIRST_COMPLETED)
-            if task in done:
-                return task.result()
-            if gone in done:
-                self._metrics.rejected("gone")
-                raise ClientGoneError("the client went away before its answer was ready")
+            async with asyncio.timeout(deadline_s):
+                return await work
+        except TimeoutError:
             self._metrics.rejected("deadline")
             raise BusyError(
                 f"no answer within {deadline_s:g} s; expected a less busy moment; try again later", self.retry_after_s
-            )
+            ) from None
+        except asyncio.CancelledError:
+            if not watch.gone:
+                raise
+            self._metrics.rejected("gone")
+            raise ClientGoneError("the client went away before its answer was ready") from None
         finally:
-            gone.cancel()
-            if not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+            watch.end()
 
     def _count(self, photos: int) -> None:
         self.pending += photos
         self._metrics.pending(self.pending)
 
 
-async def _disconnected(receive: Receive) -> None:
-    """Ends when the client goes away; its body has been read already."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    """Cancels the task that made it when the client of a request, whose body has been read, goes away."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.gone = False
+        self._watched = asyncio.current_task()
+        self._task = asyncio.create_task(self._until_gone(receive))
+
+    async def _until_gone(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        if self._watched is not None:
+            self._watched.cancel()
+
+    def end(self) -> None:
+        """Stops looking; a cancellation that it made is taken back."""
+        self._task.cancel()
+        if self.gone and self._watched is not None:
+            self._watched.uncancel()

@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from cassava_leaf_disease import __version__
@@ -23,7 +23,7 @@ from cassava_leaf_disease.serving.keeper import ModelKeeper
 from cassava_leaf_disease.serving.logs import configure_service_logging
 from cassava_leaf_disease.serving.metrics import Metrics
 from cassava_leaf_disease.serving.middleware import REQUEST_ID, Surroundings
-from cassava_leaf_disease.serving.routes import KEY_HEADER, open_routes, routes
+from cassava_leaf_disease.serving.routes import KEY_HEADER, check_key, open_routes, routes, uploads
 from cassava_leaf_disease.serving.service import Service, number_of_workers
 from cassava_leaf_disease.serving.settings import ServingSettings, load_settings, misspelled, with_settings
 from cassava_leaf_disease.serving.uploads import UploadMemory
@@ -82,9 +82,11 @@ def build_app(settings: ServingSettings, answerer: Answerer, metrics: Metrics) -
         redoc_url=None,
     )
     app.state.service = service
+    keyed = [] if settings.api_key is None else [Depends(check_key)]
+    app.include_router(uploads, dependencies=keyed)
+    app.include_router(routes, dependencies=keyed)
     app.include_router(open_routes)
-    app.include_router(routes)
-    page.install(app, [*open_routes.routes, *routes.routes])
+    page.install(app, [*uploads.routes, *routes.routes, *open_routes.routes])
     replies.install(app)
     if settings.cors_origins:
         app.add_middleware(

@@ -1,6 +1,7 @@
 """The service's log: a line a record on stderr, with the request's id, without anything of the photos."""
 
 import contextvars
+import functools
 import json
 import logging
 import time
@@ -19,9 +20,8 @@ class JsonFormatter(logging.Formatter):
 
     @override
     def format(self, record: logging.LogRecord) -> str:
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         said = {
-            "time": f"{moment}.{int(record.msecs):03}Z",
+            "time": f"{_second(int(record.created))}.{int(record.msecs):03}Z",
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
@@ -55,6 +55,11 @@ def configure_service_logging(level: str, form: Literal["json", "text"]) -> None
     access = logging.getLogger("uvicorn.access")
     access.handlers.clear()
     access.propagate = False
+
+
+@functools.lru_cache(maxsize=2)
+def _second(moment: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
 
 
 def _surroundings(record: logging.LogRecord) -> dict[str, object]:

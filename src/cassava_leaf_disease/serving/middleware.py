@@ -1,13 +1,13 @@
 """Around every request: its id, the headers of safety, one line in the log, its count; and whatever goes wrong."""
 
 import asyncio
+import itertools
 import logging
 import re
 import secrets
 import time
 from typing import Final
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cassava_leaf_disease.serving.logs import FIELDS, request_id
@@ -31,6 +31,10 @@ SECURITY_HEADERS: Final = {
         "img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
     ),
 }
+
+_RAW_SECURITY_HEADERS: Final = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+_PROCESS: Final = secrets.token_hex(4)  # of ids that are told apart between processes, at the price of a number
+_numbers = itertools.count(1)
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +76,10 @@ class Surroundings:
             "ms": round(seconds * 1000, 1),
             "bytes_in": exchange.bytes_in,
         }
-        _log.log(logging.DEBUG if route in _CHATTY else logging.INFO, "request", extra={FIELDS: fields})
+        level = logging.DEBUG if route in _CHATTY else logging.INFO
+        if _log.isEnabledFor(level):  # made here, since `log` would look through the stack for who called it
+            about = {"name": __name__, "levelno": level, "levelname": logging.getLevelName(level), "msg": "request"}
+            _log.handle(logging.makeLogRecord({**about, FIELDS: fields}))
 
 
 _CHATTY: Final = ("/health", "/ready", "/metrics")
@@ -84,7 +91,7 @@ class _Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name: value for name, value in scope["headers"] if name in _LOOKED_AT}
         given = headers.get(b"x-request-id", b"").decode("latin-1")
-        self.id = given if _OUR_KIND_OF_ID.fullmatch(given) else secrets.token_hex(8)
+        self.id = given if _OUR_KIND_OF_ID.fullmatch(given) else f"{_PROCESS}-{next(_numbers):x}"
         self.status: int | None = None
         self.bytes_in = 0
         self._receive = receive
@@ -103,12 +110,9 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers[REQUEST_ID] = self.id
-            for name, value in SECURITY_HEADERS.items():
-                headers.setdefault(name, value)
-            if self._unread:
-                headers["Connection"] = "close"
+            own = [(b"x-request-id", self.id.encode()), *_RAW_SECURITY_HEADERS]
+            close = [(b"connection", b"close")] if self._unread else []
+            message = {**message, "headers": [*message.get("headers", ()), *own, *close]}
         elif self._unread and not message.get("more_body", False):
             await self._send({**message, "more_body": True})
             await self._linger()

@@ -60,6 +60,7 @@ def serve(config: AppConfig) -> ServeResult:
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 timeout_graceful_shutdown=round(settings.shutdown_timeout_s),
             )
         )

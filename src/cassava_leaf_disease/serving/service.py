@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from starlette.requests import Request
 
@@ -50,7 +50,7 @@ class Service:
                 ) from None
             yield photos
 
-    async def answer(self, request: Request, photos: int, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+    async def answer(self, request: Request, photos: int, work: Callable[[], Awaitable[Answer]]) -> Answer:
         """What `work` gives, within the bounds of queue and deadline."""
         with self.admission.admitted(photos):
             return await self.admission.answer(work(), request.receive, self.settings.deadline_s)
