@@ -63,6 +63,12 @@ class CheckpointError(CassavaError):
     http_status = 503
 
 
+class NoClassMapsError(CheckpointError):
+    """A model file that answers, but does not show where in a photo it sees what it answers."""
+
+    http_status = 501
+
+
 class EngineError(CassavaError):
     """A server that answers about photos in our place, and failed to."""
 

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -24,7 +25,8 @@ from starlette.testclient import TestClient
 
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.domain import CLASS_NAMES, ModelIdentity, Prediction, probabilities_by_name, rank_classes
-from cassava_leaf_disease.serving.answerers import Answerer
+from cassava_leaf_disease.inference.aggregate import DEFAULT_POOLING
+from cassava_leaf_disease.serving.answerers import About, Answerer
 from cassava_leaf_disease.serving.app import build_answerer, build_app
 from cassava_leaf_disease.serving.metrics import Metrics
 from cassava_leaf_disease.serving.serve import address_of, bound_socket
@@ -121,6 +123,9 @@ def wait_until(holds: Callable[[], object], at_most_s: float = 30) -> None:
         time.sleep(0.02)
 
 
+IDENTITY = ModelIdentity(name="slow", version="1", source="explicit", path="nowhere")
+
+
 @dataclass
 class SlowAnswerer:
     """Answers when it is let, and notes what has begun and what was cancelled: stands for a busy machine."""
@@ -138,7 +143,10 @@ class SlowAnswerer:
         except asyncio.CancelledError:
             self.cancelled.append(name)
             raise
-        return some_prediction(name, top_k, len(data))
+        return some_prediction(name, top_k)
+
+    async def about(self) -> About:
+        return About(IDENTITY, (), ("identity",), 0.5, DEFAULT_POOLING)
 
     async def is_ready(self) -> bool:
         return True
@@ -147,7 +155,7 @@ class SlowAnswerer:
         self.closed = True
 
 
-def some_prediction(name: str, top_k: int, _size: int = 0) -> Prediction:
+def some_prediction(name: str, top_k: int) -> Prediction:
     shares = [0.1, 0.1, 0.1, 0.6, 0.1]
     return Prediction(
         predicted_class_id=3,
@@ -156,7 +164,7 @@ def some_prediction(name: str, top_k: int, _size: int = 0) -> Prediction:
         probabilities=dict(probabilities_by_name(shares, CLASS_NAMES)),
         top_k=rank_classes(shares, CLASS_NAMES, top_k),
         verdict="diagnosis",
-        model=ModelIdentity(name="slow", version="1", source="explicit", path="nowhere"),
+        model=IDENTITY,
         image=name,
     )
 
@@ -175,12 +183,15 @@ class ServerProcess:
     process: subprocess.Popen[str]
     lines: list[str]
     client: httpx2.Client
+    listening: threading.Thread
 
-    def stop(self) -> tuple[int, str]:
+    def stop(self, by: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
         """Ends it as a container's engine would; exit code and stdout."""
-        self.process.terminate()
-        out, _ = self.process.communicate(timeout=60)
-        return self.process.returncode, out
+        assert self.process.stdout is not None
+        self.process.send_signal(by)
+        code = self.process.wait(60)
+        self.listening.join()
+        return code, self.process.stdout.read()
 
 
 StartServer = Callable[..., ServerProcess]
@@ -203,10 +214,12 @@ def start_server(tmp_path: Path, exported_model: Path) -> Iterator[StartServer]:
             stderr=subprocess.PIPE,
         )
         lines: list[str] = []
-        threading.Thread(target=_collect, args=(process, lines), daemon=True).start()
+        assert process.stderr is not None
+        listening = threading.Thread(target=lines.extend, args=(process.stderr,), daemon=True)
+        listening.start()
         wait_until(lambda: process.poll() is not None or url_in(lines))
         assert process.poll() is None, "".join(lines)
-        server = ServerProcess(process, lines, httpx2.Client(base_url=str(url_in(lines)), timeout=60))
+        server = ServerProcess(process, lines, httpx2.Client(base_url=str(url_in(lines)), timeout=60), listening)
         started.append(server)
         wait_until(lambda: server.client.get("/ready").status_code == 200)
         return server
@@ -216,13 +229,11 @@ def start_server(tmp_path: Path, exported_model: Path) -> Iterator[StartServer]:
         server.client.close()
         if server.process.poll() is None:
             server.process.kill()
-        server.process.communicate()
-
-
-def _collect(process: subprocess.Popen[str], lines: list[str]) -> None:
-    assert process.stderr is not None
-    with contextlib.suppress(ValueError):  # closed while it is read
-        lines.extend(process.stderr)
+        server.process.wait()
+        server.listening.join()
+        for stream in (server.process.stdout, server.process.stderr):
+            assert stream is not None
+            stream.close()
 
 
 def url_in(lines: Sequence[str]) -> str | None:

@@ -13,7 +13,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from cassava_leaf_disease.config.load import load_config
-from cassava_leaf_disease.domain import CLASS_NAMES, Prediction
+from cassava_leaf_disease.domain import CLASS_NAMES, PlantPrediction, Prediction
+from cassava_leaf_disease.inference.aggregate import combine_photos, pooling_for
+from cassava_leaf_disease.inference.explain import draw_heatmap
 from cassava_leaf_disease.inference.predictor import Predictor
 from cassava_leaf_disease.serving.page import page_dir
 from cassava_leaf_disease.serving.uploads import harmless_name
@@ -157,6 +159,52 @@ def test_a_wrong_parameter_is_named(top_k: str, client: TestClient, photo_bytes:
 
     assert reply.status_code == 422
     assert reply.json() == {"error": f"top_k={top_k}", "expected": "a whole number from 1 to 5"}
+
+
+def plant(*photos: bytes) -> list[tuple[str, tuple[str, bytes, str]]]:
+    return [("files", (f"{number}.jpg", photo, "image/jpeg")) for number, photo in enumerate(photos)]
+
+
+def test_several_photos_of_a_plant_get_one_verdict(
+    client: TestClient, photo: Image.Image, predictor: Predictor
+) -> None:
+    photos = [saved(photo.rotate(angle), "JPEG") for angle in (0, 90, 180)]
+
+    reply = client.post("/predict/plant", files=plant(*photos), params={"top_k": 2})
+
+    answer = PlantPrediction.model_validate_json(reply.content)
+    alone = [predictor.predict_bytes(data, name="x", top_k=2) for data in photos]
+    expected = combine_photos(alone, predictor.min_confidence, pooling_for(predictor))
+    assert answer.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
+    assert (answer.verdict, answer.more_leaves) == (expected.verdict, expected.more_leaves)
+    assert [each.image for each in answer.photos] == ["0.jpg", "1.jpg", "2.jpg"]
+    assert len(answer.top_k) == 2
+
+
+def test_a_plant_with_a_bad_photo_or_too_many_is_refused(client: TestClient, photo_bytes: bytes) -> None:
+    bad = client.post("/predict/plant", files=plant(photo_bytes, b"no photo"))
+    many = client.post("/predict/plant", files=plant(*[photo_bytes] * 11))
+    none = client.post("/predict/plant", files=form(photo_bytes))
+
+    assert (bad.status_code, many.status_code, none.status_code) == (415, 413, 422)
+    assert bad.json()["error"].startswith("1.jpg: no image")
+    assert many.json()["error"] == "more than 10 files in one request"
+
+
+def test_an_overlay_is_a_png_of_the_photo(client: TestClient, photo: Image.Image, predictor: Predictor) -> None:
+    data = saved(photo, "PNG")
+
+    named = client.post("/explain", files=form(data), params={"class_id": 2})
+    predicted = client.post("/explain", files=form(data))
+
+    assert named.headers["Content-Type"] == "image/png"
+    drawn = np.asarray(Image.open(io.BytesIO(named.content)))
+    expected = np.asarray(draw_heatmap(predictor, np.asarray(photo), 2))
+    assert drawn.shape == expected.shape == (180, 240, 3)
+    assert np.abs(drawn.astype(int) - expected).max() <= 2
+    assert predicted.status_code == 200
+    assert client.post("/explain", files=form(b"no photo")).status_code == 415
+    assert client.post("/explain", files=form(data), params={"class_id": 5}).json()["error"] == "class_id=5"
 
 
 def test_unknown_paths_and_methods_have_the_same_shape(client: TestClient) -> None:

@@ -85,11 +85,7 @@ def test_what_has_begun_is_finished_when_the_service_ends(start_server: StartSer
 def test_ctrl_c_is_an_interrupt(start_server: StartServer) -> None:
     server = start_server(SERVE)
 
-    server.process.send_signal(signal.SIGINT)
-    out, _ = server.process.communicate(timeout=60)
-
-    assert server.process.returncode == 130
-    assert out == ""
+    assert server.stop(signal.SIGINT) == (130, "")
     assert "interrupted" in server.lines[-1]
 
 

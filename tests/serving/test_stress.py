@@ -233,11 +233,48 @@ def test_an_unexpected_failure_has_the_shape_too_and_is_logged(
     assert "a slip" in caplog.text
 
 
-def test_no_card_and_no_such_thing_for_an_engine_that_has_none(
-    build_service: Build, running: Running, slow: Any
+def test_an_engine_that_draws_no_overlays_says_so(
+    build_service: Build, running: Running, slow: Any, photo_bytes: bytes
 ) -> None:
     with running(build_service(slow, engine="triton", triton_url="127.0.0.1:1")) as client:
-        reply = client.get("/model")
+        reply = client.post("/explain", files={"file": ("leaf.jpg", photo_bytes)})
+        card = client.get("/model").json()
 
     assert reply.status_code == 501
-    assert reply.json() == {"error": "CASSAVA_ENGINE=triton", "expected": "CASSAVA_ENGINE=local for this"}
+    assert reply.json()["expected"] == "CASSAVA_ENGINE=local"
+    assert (card["engine"], card["model"]["name"]) == ("triton", "slow")
+
+
+def test_a_plant_takes_the_room_of_its_photos(
+    full: httpx2.Client, slow: Any, photo_bytes: bytes, eventually: Eventually
+) -> None:
+    def plant(photos: int) -> httpx2.Response:
+        files = [("files", (f"{number}.jpg", photo_bytes, "image/jpeg")) for number in range(photos)]
+        return full.post("/predict/plant", files=files)
+
+    assert plant(4).status_code == 503
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(plant, 3)
+        eventually(lambda: len(slow.begun) == 3)
+        assert ask(full, photo_bytes).status_code == 503
+        slow.go_on.set()
+        assert waiting.result().json()["counted"] == [0, 1, 2]
+
+
+def test_a_model_that_is_replaced_all_the_time_gives_no_mixed_answer(
+    build_service: Build, running: Running, slow: Any, photo_bytes: bytes
+) -> None:
+    slow.go_on.set()
+    answered = slow.predict_bytes
+
+    async def replaced(data: bytes, *, name: str, top_k: int) -> Any:
+        answer = await answered(data, name=name, top_k=top_k)
+        return answer.model_copy(update={"model": answer.model.model_copy(update={"version": name})})
+
+    slow.predict_bytes = replaced
+    with running(build_service(slow)) as client:
+        files = [("files", (f"{number}.jpg", photo_bytes, "image/jpeg")) for number in range(2)]
+        reply = client.post("/predict/plant", files=files)
+
+    assert reply.status_code == 503
+    assert reply.json()["error"] == "the model is being replaced"

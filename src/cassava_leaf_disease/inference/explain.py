@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cassava_leaf_disease.errors import CheckpointError
+from cassava_leaf_disease.errors import NoClassMapsError
 from cassava_leaf_disease.imaging.preprocess import resize_shorter_side, resized_shape
 from cassava_leaf_disease.inference.engines.base import Float32Array
 from cassava_leaf_disease.inference.predictor import AnyPredictor, Predictor
@@ -44,7 +44,8 @@ def class_map(predictor: AnyPredictor, image: UInt8Image, class_id: int | None =
     shares. What no view shows of the photo is 0; `seen_part` tells which part that is.
 
     Raises:
-        CheckpointError: A model file has no maps, or its network answers with NaN.
+        NoClassMapsError: A model file has no maps.
+        CheckpointError: A network answers with NaN.
         ImageError: The photo is a strip.
     """
     return _class_map(predictor, image, (image.shape[0], image.shape[1]), class_id)
@@ -80,17 +81,26 @@ def overlay(image: UInt8Image, heat: Float32Array, seen: BoolArray | None = None
     return np.array(covered)
 
 
-def write_heatmap(predictor: AnyPredictor, image: UInt8Image, class_id: int, path: Path) -> None:
-    """Writes the overlay of a photo as PNG, large photos reduced.
+def draw_heatmap(predictor: AnyPredictor, image: UInt8Image, class_id: int | None = None) -> Image.Image:
+    """The overlay of a photo, large photos reduced.
 
     Raises:
         CheckpointError: As `class_map`.
     """
     shown = resize_shorter_side(image, OVERLAY_SIDE_PX, enlarge=False)
     shape = (shown.shape[0], shown.shape[1])
-    picture = overlay(shown, _class_map(predictor, image, shape, class_id), seen_part(predictor, shape))
+    return Image.fromarray(overlay(shown, _class_map(predictor, image, shape, class_id), seen_part(predictor, shape)))
+
+
+def write_heatmap(predictor: AnyPredictor, image: UInt8Image, class_id: int, path: Path) -> None:
+    """Writes the overlay of a photo as PNG, large photos reduced.
+
+    Raises:
+        CheckpointError: As `class_map`.
+    """
+    picture = draw_heatmap(predictor, image, class_id)
     with replacing(path) as file:
-        Image.fromarray(picture).save(file, "PNG")
+        picture.save(file, "PNG")
 
 
 def heatmap_paths(photos: Sequence[Path], folder: Path) -> list[Path]:
@@ -107,11 +117,11 @@ def place_probabilities(predictor: Predictor, images: npt.NDArray[np.uint8]) -> 
     """Class probabilities at each place, `(N, C, h, w)`, of images at the network's size, `(N, S, S, 3)`.
 
     Raises:
-        CheckpointError: The model file has no maps.
+        NoClassMapsError: The model file has no maps.
     """
     maps = predictor.outputs(images).maps
     if maps is None:
-        raise CheckpointError(
+        raise NoClassMapsError(
             f"{predictor.identity.path}: this model file gives no class maps, so there is nothing to explain an answer "
             "with; export its checkpoint again, or type infer.explain=false"
         )

@@ -2,19 +2,37 @@
 
 import asyncio
 import functools
+import io
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
 
-from cassava_leaf_disease.domain import Prediction
+from cassava_leaf_disease.domain import ModelIdentity, Prediction
 from cassava_leaf_disease.imaging.decode import DecodeLimits, decode_image
+from cassava_leaf_disease.inference.aggregate import Pooling, pooling_for
+from cassava_leaf_disease.inference.explain import draw_heatmap
 from cassava_leaf_disease.inference.predictor import AnyPredictor
 from cassava_leaf_disease.inference.views import UInt8Image
+from cassava_leaf_disease.modeling.metadata import ModelMetadata
 from cassava_leaf_disease.serving.keeper import LoadedModel, ModelKeeper
 from cassava_leaf_disease.serving.metrics import Metrics
 
 Answer = TypeVar("Answer")
+
+_PNG_LEVEL: Final = 3  # half the time of 6, for a twentieth more bytes
+
+
+@dataclass(frozen=True)
+class About:
+    """What answers: its identity, the self-descriptions of its model files, and how a plant's photos become one."""
+
+    identity: ModelIdentity
+    members: tuple[ModelMetadata, ...]
+    views: tuple[str, ...]
+    min_confidence: float
+    pooling: Pooling
 
 
 class Answerer(Protocol):
@@ -22,6 +40,10 @@ class Answerer(Protocol):
 
     async def predict_bytes(self, data: bytes, *, name: str, top_k: int) -> Prediction:
         """The answer about one JPEG or PNG file; raises a `CassavaError` where there is none."""
+        ...
+
+    async def about(self) -> About:
+        """What answers now; raises a `CassavaError` where nothing does."""
         ...
 
     async def is_ready(self) -> bool:
@@ -47,15 +69,6 @@ class LocalAnswerer:
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="cassava-worker")
         self._unfinished = 0
 
-    @property
-    def model(self) -> LoadedModel:
-        """The model that answers now.
-
-        Raises:
-            BusyError: None is loaded yet.
-        """
-        return self.keeper.require()
-
     async def predict_bytes(self, data: bytes, *, name: str, top_k: int) -> Prediction:
         """The answer about one photo; see `Answerer`."""
 
@@ -69,6 +82,33 @@ class LocalAnswerer:
             return prediction
 
         return await self._in_a_worker(answer)
+
+    async def explain(self, data: bytes, *, name: str, class_id: int | None) -> bytes:
+        """A PNG of the photo under the heatmap of a class, of the predicted one where none is named.
+
+        Raises:
+            NoClassMapsError: The model file has no maps.
+            CassavaError: As `predict_bytes`.
+        """
+
+        def draw(model: LoadedModel) -> bytes:
+            picture = draw_heatmap(self._suited(model), self._decoded(data, name), class_id)
+            buffer = io.BytesIO()
+            picture.save(buffer, "PNG", compress_level=_PNG_LEVEL)
+            return buffer.getvalue()
+
+        return await self._in_a_worker(draw)
+
+    async def about(self) -> About:
+        """The model that is loaded."""
+        predictor = self.keeper.require().predictor
+        return About(
+            predictor.identity,
+            tuple(member.metadata for member in predictor.members),
+            predictor.views,
+            predictor.min_confidence,
+            pooling_for(predictor),
+        )
 
     async def is_ready(self) -> bool:
         """Whether a model is loaded and warm."""

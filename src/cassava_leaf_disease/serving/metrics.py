@@ -14,7 +14,7 @@ from prometheus_client import (
 )
 
 from cassava_leaf_disease import __version__
-from cassava_leaf_disease.domain import ModelIdentity, Prediction
+from cassava_leaf_disease.domain import ModelIdentity, PlantPrediction, Prediction
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 Stage = Literal["decode", "queue", "inference", "total"]
@@ -36,6 +36,7 @@ class Metrics:
         self._batches = self._histogram("batch_size", "Photos that the network saw at once", (1, 2, 4, 8, 16, 32, 64))
         self._verdicts = self._counter("verdicts", "Answers by verdict", "verdict")
         self._classes = self._counter("predictions", "Answers by class", "class_name")
+        self._plants = self._counter("plant_verdicts", "Answers about plants by verdict", "verdict")
         self._rejected = self._counter("rejected", "Requests that were given up, and why", "reason")
         self._reloads = self._counter("model_reloads", "Looks at a changed model file", "result")
         self._model = Gauge("cassava_model_info", "The model that answers", ("name", "version"), registry=self.registry)
@@ -64,6 +65,10 @@ class Metrics:
         """A photo has its answer."""
         self._verdicts.labels(prediction.verdict).inc()
         self._classes.labels(prediction.class_name).inc()
+
+    def plant(self, plant: PlantPrediction) -> None:
+        """A plant has its answer; its photos were counted each."""
+        self._plants.labels(plant.verdict).inc()
 
     def rejected(self, reason: Rejection) -> None:
         """A request has been given up."""

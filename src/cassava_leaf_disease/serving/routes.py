@@ -2,14 +2,14 @@
 
 import secrets
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import APIRouter, Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
 from typing_extensions import override
 
-from cassava_leaf_disease.domain import CLASS_NAMES, NUM_CLASSES, Prediction
+from cassava_leaf_disease.domain import CLASS_NAMES, NUM_CLASSES, PlantPrediction, Prediction
 from cassava_leaf_disease.errors import BusyError
 from cassava_leaf_disease.serving import metrics
 from cassava_leaf_disease.serving.answerers import LocalAnswerer
@@ -19,6 +19,8 @@ from cassava_leaf_disease.serving.service import Service
 
 KEY_HEADER: Final = "X-API-Key"
 JSON: Final = "application/json"
+PNG: Final = "image/png"
+Default = TypeVar("Default", int, None)
 _UPLOAD_REFUSALS: Final = (400, 401, 408, 413, 415, 422, 503)
 
 
@@ -75,25 +77,30 @@ async def ready(request: Request) -> Ready:
     return Ready()
 
 
-def _described(field: str, *, several: bool = False) -> dict[str, Any]:
+_TOP_K: Final = {
+    "name": "top_k",
+    "in": "query",
+    "description": "how many classes to rank",
+    "schema": {"type": "integer", "minimum": 1, "maximum": NUM_CLASSES, "default": NUM_CLASSES},
+}
+_CLASS_ID: Final = {
+    "name": "class_id",
+    "in": "query",
+    "description": "the class to show; without it the predicted one",
+    "schema": {"type": "integer", "minimum": 0, "maximum": NUM_CLASSES - 1},
+}
+
+
+def _described(field: str, parameter: dict[str, Any], *, several: bool = False) -> dict[str, Any]:
     """What OpenAPI is told of an upload."""
     one = {"type": "string", "format": "binary", "description": "a JPEG or PNG photo"}
     schema = {"type": "array", "items": one, "minItems": 1} if several else one
     form = {"type": "object", "required": [field], "properties": {field: schema}}
-    return {
-        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}},
-        "parameters": [
-            {
-                "name": "top_k",
-                "in": "query",
-                "description": "how many classes to rank",
-                "schema": {"type": "integer", "minimum": 1, "maximum": NUM_CLASSES, "default": NUM_CLASSES},
-            }
-        ],
-    }
+    body = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
+    return {"requestBody": body, "parameters": [parameter]}
 
 
-def _whole_number(request: Request, name: str, lowest: int, highest: int, default: int) -> int:
+def _whole_number(request: Request, name: str, lowest: int, highest: int, default: Default) -> int | Default:
     """A query parameter within its bounds."""
     typed = request.query_params.get(name)
     if typed is None:
@@ -120,6 +127,16 @@ _EXAMPLE: Final = {
 }
 
 
+_PLANT_EXAMPLE: Final = {
+    **_EXAMPLE,
+    "image": None,
+    "counted": [0],
+    "left_out": [{"index": 1, "image": "dark.jpg", "reason": "poor_photo"}],
+    "more_leaves": 0,
+    "photos": [_EXAMPLE, {**_EXAMPLE, "image": "dark.jpg", "verdict": "poor_photo"}],
+}
+
+
 def _answered(example: dict[str, Any], *refusals: int) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {JSON: {"example": example}}}, **error_responses(*refusals)}
 
@@ -129,7 +146,7 @@ def _answered(example: dict[str, Any], *refusals: int) -> dict[int | str, dict[s
     summary="Diagnose one photo",
     response_model=Prediction,
     responses=_answered(_EXAMPLE, *_UPLOAD_REFUSALS),
-    openapi_extra=_described("file"),
+    openapi_extra=_described("file", _TOP_K),
 )
 async def predict(request: Request) -> Response:
     """The multipart field `file` holds one JPEG or PNG."""
@@ -139,17 +156,57 @@ async def predict(request: Request) -> Response:
     return Response(prediction.model_dump_json(), media_type=JSON)
 
 
-@routes.get("/model", summary="Which model answers?", responses=error_responses(401, 501, 503))
+@uploads.post(
+    "/predict/plant",
+    summary="Diagnose one plant from several photos",
+    response_model=PlantPrediction,
+    responses=_answered(_PLANT_EXAMPLE, *_UPLOAD_REFUSALS),
+    openapi_extra=_described("files", _TOP_K, several=True),
+)
+async def predict_plant(request: Request) -> Response:
+    """The multipart field `files`, given several times, holds photos of one plant; they get one verdict."""
+    service, top_k = service_of(request), _whole_number(request, "top_k", 1, NUM_CLASSES, NUM_CLASSES)
+    async with service.photos(request, "files", service.settings.max_files) as photos:
+        plant = await service.answer(request, len(photos), lambda: service.predict_plant(photos, top_k))
+    return Response(plant.model_dump_json(), media_type=JSON)
+
+
+@uploads.post(
+    "/explain",
+    summary="Show where in a photo the model sees it",
+    response_class=Response,
+    responses={
+        200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}, "description": "the overlay"},
+        **error_responses(*_UPLOAD_REFUSALS, 501),
+    },
+    openapi_extra=_described("file", _CLASS_ID),
+)
+async def explain(request: Request) -> Response:
+    """A PNG of the photo in `file` under a heatmap; what the model was not shown is dark."""
+    service = service_of(request)
+    class_id = _whole_number(request, "class_id", 0, NUM_CLASSES - 1, None)
+    answerer = service.answerer
+    if not isinstance(answerer, LocalAnswerer):
+        raise RequestError(
+            501, f"CASSAVA_ENGINE={service.settings.engine}, which draws no overlays", "CASSAVA_ENGINE=local"
+        )
+    async with service.photos(request, "file", 1) as [photo]:
+        picture = await service.answer(
+            request, 1, lambda: answerer.explain(photo.data, name=photo.name, class_id=class_id)
+        )
+    return Response(picture, media_type=PNG)
+
+
+@routes.get("/model", summary="Which model answers?", responses=error_responses(401, 503))
 async def model(request: Request) -> ModelCard:
     """Name, version, classes, metrics, and what may be asked."""
     service = service_of(request)
-    settings, local = service.settings, _local(service)
-    predictor = local.model.predictor
+    settings, about = service.settings, await service.answerer.about()
     return ModelCard(
-        model=predictor.identity,
+        model=about.identity,
         classes=CLASS_NAMES,
-        members=tuple(describe_member(member.metadata) for member in predictor.members),
-        views=predictor.views,
+        members=tuple(map(describe_member, about.members)),
+        views=about.views,
         engine=settings.engine,
         limits=Limits(**settings.model_dump(include={*Limits.model_fields} - {"formats"})),
     )
@@ -164,9 +221,3 @@ async def model(request: Request) -> ModelCard:
 async def prometheus(request: Request) -> Response:
     """Requests, latency by stage, batch sizes, verdicts and classes, the model's version."""
     return Response(service_of(request).metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE})
-
-
-def _local(service: Service) -> LocalAnswerer:
-    if not isinstance(service.answerer, LocalAnswerer):
-        raise RequestError(501, f"CASSAVA_ENGINE={service.settings.engine}", "CASSAVA_ENGINE=local for this")
-    return service.answerer

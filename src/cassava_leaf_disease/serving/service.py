@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 from starlette.requests import Request
 
 from cassava_leaf_disease.data.cpus import available_cpus
-from cassava_leaf_disease.domain import Prediction
+from cassava_leaf_disease.domain import PlantPrediction, Prediction
+from cassava_leaf_disease.errors import BusyError
+from cassava_leaf_disease.inference.aggregate import combine_photos
 from cassava_leaf_disease.serving.admission import Admission
 from cassava_leaf_disease.serving.answerers import Answerer
 from cassava_leaf_disease.serving.metrics import Metrics
@@ -18,6 +20,8 @@ from cassava_leaf_disease.serving.settings import ServingSettings
 from cassava_leaf_disease.serving.uploads import Photo, UploadLimits, UploadMemory, read_photos
 
 Answer = TypeVar("Answer")
+
+_PLANT_ATTEMPTS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,27 @@ class Service:
         self.metrics.stage("total", loop.time() - started)
         self.metrics.answer(prediction)
         return prediction
+
+    async def predict_plant(self, photos: Sequence[Photo], top_k: int) -> PlantPrediction:
+        """The answer about a plant; asked again if the model was replaced between its photos."""
+        for _ in range(_PLANT_ATTEMPTS):
+            about = await self.answerer.about()
+            predictions = await _together([self.predict(photo, top_k) for photo in photos])
+            if {prediction.model.version for prediction in predictions} == {about.identity.version}:
+                plant = combine_photos(predictions, about.min_confidence, about.pooling)
+                self.metrics.plant(plant)
+                return plant
+        raise BusyError("the model is being replaced; expected one model for all photos of a plant; try again")
+
+
+async def _together(works: Sequence[Coroutine[Any, Any, Answer]]) -> list[Answer]:
+    """All answers, in order; the first failure cancels the others."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def number_of_workers(settings: ServingSettings) -> int:

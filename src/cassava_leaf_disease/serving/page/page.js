@@ -58,7 +58,7 @@ function tell(said) {
     row.append(head);
     row.insertCell().textContent = `${Math.round(probability * 100)} %`;
   }
-  show(title, [paragraph(next), table]);
+  show(title, [paragraph(next), ...said.reasons.map(paragraph), table]);
 }
 
 function fail(title, next) {
