@@ -118,7 +118,7 @@ SOURCES = (
     "Intervals of accuracy, macro-F1 and F1: bootstrap percentiles over photos (Efron and Tibshirani, 1993).",
     "Intervals of precision, recall and of groups: score interval (Wilson, 1927).",
     "Calibration error over 15 bins (Naeini et al., 2015); temperature (Guo et al., 2017).",
-    "Accuracy against coverage (El-Yaniv and Wiener, 2010).",
+    "Accuracy against coverage (Geifman and El-Yaniv, 2017).",
     "Comparison: exact test of McNemar (1947; Dietterich, 1998), corrected for several tests by Holm (1979).",
     "Heatmaps: class activation maps (Zhou et al., 2016).",
 )
