@@ -28,6 +28,7 @@ from cassava_leaf_disease.domain import CLASS_NAMES, ModelIdentity, Prediction, 
 from cassava_leaf_disease.inference.aggregate import DEFAULT_POOLING
 from cassava_leaf_disease.serving.answerers import About, Answerer
 from cassava_leaf_disease.serving.app import build_answerer, build_app
+from cassava_leaf_disease.serving.http import BoundedHttpProtocol
 from cassava_leaf_disease.serving.metrics import Metrics
 from cassava_leaf_disease.serving.serve import address_of, bound_socket
 from cassava_leaf_disease.serving.settings import load_settings, with_settings
@@ -102,7 +103,7 @@ def running() -> Running:
     @contextlib.contextmanager
     def run(app: FastAPI) -> Iterator[httpx2.Client]:
         with bound_socket("127.0.0.1", 0) as listener:
-            server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+            server = uvicorn.Server(uvicorn.Config(app, http=BoundedHttpProtocol, log_config=None, access_log=False))
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
             thread.start()
             try:

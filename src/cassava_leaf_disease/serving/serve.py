@@ -15,6 +15,7 @@ from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.serving.answerers import LocalAnswerer
 from cassava_leaf_disease.serving.app import build_answerer, build_app
+from cassava_leaf_disease.serving.http import BoundedHttpProtocol
 from cassava_leaf_disease.serving.logs import configure_service_logging
 from cassava_leaf_disease.serving.metrics import Metrics
 from cassava_leaf_disease.serving.settings import ServingSettings, settings_for, with_settings
@@ -57,6 +58,7 @@ def serve(config: AppConfig) -> ServeResult:
         server = uvicorn.Server(
             uvicorn.Config(
                 app,
+                http=BoundedHttpProtocol,
                 log_config=None,
                 access_log=False,
                 server_header=False,
