@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -178,12 +178,17 @@ def running(name: str, model: Path) -> Iterator[tuple[subprocess.Popen[bytes], i
             sys.stderr.write(log.read().decode(errors="replace")[-3000:])
             raise
         finally:
-            os.killpg(process.pid, signal.SIGTERM)  # its own children too: the session is this process's own
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a server and its own children, which are all that its session holds."""
+    for by in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, by)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+            return
 
 
 def words_of(name: str, model: Path, port: int) -> list[str]:

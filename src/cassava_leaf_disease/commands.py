@@ -252,7 +252,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
         (
             "cassava serve infer.checkpoint_path=best.onnx",
             "cassava serve serve.port=8080 serve.workers=4",
-            "cassava serve serve=triton serve.triton_url=127.0.0.1:8000",
+            "cassava serve infer.engine=triton infer.triton_url=grpc://127.0.0.1:8001",
         ),
     ),
     "demo": Command(

@@ -152,8 +152,8 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
         Flag("host", "serve.host", "the address to listen at"),
         Flag("port", "serve.port", "its port; 0: any that is free"),
         Flag("workers", "serve.workers", "photos at a time, or auto"),
-        Flag("engine", "serve.engine", "local or triton"),
-        Flag("triton_url", "serve.triton_url", "host:port of Triton's HTTP door"),
+        Flag("engine", "infer.engine", "local or triton"),
+        Flag("triton_url", "infer.triton_url", "grpc://host:port of a Triton server"),
     ),
     "download_model": (
         Flag("s3_uri", "download_model.s3_uri", "s3://bucket/key of the model"),

@@ -295,4 +295,4 @@ def test_openapi_describes_the_upload_with_examples(client: TestClient) -> None:
 
 def test_the_service_needs_no_other_configuration() -> None:
     config = load_config()
-    assert (config.serve.host, config.serve.port, config.serve.engine) == (None, None, None)
+    assert (config.serve.host, config.serve.port, config.serve.workers) == (None, None, None)

@@ -40,7 +40,7 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
         ("LOG_LEVEL", "LOUD", r"CASSAVA_LOG_LEVEL: expected one of DEBUG, INFO"),
         ("CORS_ORIGINS", "*", r"CASSAVA_CORS_ORIGINS: \*: expected origins such as https://example\.org"),
         ("CORS_ORIGINS", "https://a.org/x", r"CASSAVA_CORS_ORIGINS: https://a\.org/x: expected"),
-        ("ENGINE", "triton", r"CASSAVA_ENGINE=triton: needs CASSAVA_TRITON_URL=host:port"),
+        ("ENGINE", "triton", r"CASSAVA_ENGINE=triton: needs CASSAVA_TRITON_URL=grpc://host:port"),
         ("MAX_BUFFERED_BYTES", "2000", r"CASSAVA_MAX_BUFFERED_BYTES=2000: expected at least"),
         ("API_KEY", "changeme-changeme-changeme", "CASSAVA_API_KEY: too easy to guess"),
         ("API_KEY", "short", "CASSAVA_API_KEY: too easy to guess"),
@@ -101,7 +101,10 @@ def test_a_misspelled_variable_is_told() -> None:
     assert told == ["CASSAVA_QUEUESIZE: no such setting, it is passed over; did you mean CASSAVA_QUEUE_SIZE?"]
 
 
-def test_triton_is_a_choice_of_the_group() -> None:
-    settings = settings_for(load_config(["serve=triton"]))
+def test_triton_is_typed_as_for_infer_and_brings_its_own_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_for(load_config(["infer.engine=triton"]))
+    monkeypatch.setenv("CASSAVA_CHECKPOINT_PATH", "best.onnx")
 
-    assert (settings.engine, settings.triton_url, settings.port) == ("triton", "127.0.0.1:8000", 8080)
+    assert (settings.engine, settings.triton_url) == ("triton", "grpc://127.0.0.1:8001")
+    with pytest.raises(ConfigError, match="leave CASSAVA_CHECKPOINT_PATH out"):
+        settings_for(load_config(["infer.engine=triton"]))

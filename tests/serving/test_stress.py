@@ -236,7 +236,7 @@ def test_an_unexpected_failure_has_the_shape_too_and_is_logged(
 def test_an_engine_that_draws_no_overlays_says_so(
     build_service: Build, running: Running, slow: Any, photo_bytes: bytes
 ) -> None:
-    with running(build_service(slow, engine="triton", triton_url="127.0.0.1:1")) as client:
+    with running(build_service(slow, engine="triton", triton_url="127.0.0.1:1", checkpoint_path=None)) as client:
         reply = client.post("/explain", files={"file": ("leaf.jpg", photo_bytes)})
         card = client.get("/model").json()
 

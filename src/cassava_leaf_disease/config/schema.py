@@ -771,14 +771,13 @@ class ExportConfig(Section):
 class ServeConfig(Section):
     """What `cassava serve` sets beside the environment variables `CASSAVA_*`; null: as they say.
 
-    The service's other settings are environment variables only (see `serving/settings.py`).
+    Which model answers is said by `infer`; the service's other settings are environment variables only (see
+    `serving/settings.py`).
     """
 
     name: str
     host: str | None
     port: int | None = Field(ge=0, le=65_535, description="a whole number from 0 to 65535, or null")
-    engine: Literal["local", "triton"] | None
-    triton_url: str | None
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] | None
     queue_size: int | None = Field(ge=0, le=100_000, description="a whole number from 0 to 100000, or null")
     deadline_s: float | None = Field(gt=0, le=600, description="a number above 0, to 600, or null")

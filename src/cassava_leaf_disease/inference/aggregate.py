@@ -20,6 +20,7 @@ from cassava_leaf_disease.domain import (
 from cassava_leaf_disease.errors import DataError
 from cassava_leaf_disease.inference.predictor import AnyPredictor
 from cassava_leaf_disease.inference.vote import softmax
+from cassava_leaf_disease.modeling.metadata import ModelMetadata
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -74,8 +75,13 @@ def pool(probabilities: FloatArray, pooling: Pooling = DEFAULT_POOLING) -> Float
 
 def pooling_for(predictor: AnyPredictor) -> Pooling:
     """The pooling whose prior is what the model answers on average, as far as its files say."""
-    priors = [member.metadata.class_prior or DEFAULT_PRIOR for member in predictor.members]
-    mean = np.average(priors, axis=0, weights=predictor.shares)
+    return pooling_of([member.metadata for member in predictor.members], predictor.shares)
+
+
+def pooling_of(members: Sequence[ModelMetadata], shares: Sequence[float]) -> Pooling:
+    """As `pooling_for`, of the members' self-descriptions and how much each counts."""
+    priors = [member.class_prior or DEFAULT_PRIOR for member in members]
+    mean = np.average(priors, axis=0, weights=shares)
     return replace(DEFAULT_POOLING, prior=tuple(mean.tolist()))
 
 

@@ -55,6 +55,10 @@ def build_answerer(settings: ServingSettings, config: AppConfig, metrics: Metric
     Raises:
         CassavaError: A device that is not there, or a missing library.
     """
+    if settings.engine == "triton" and settings.triton_url is not None:
+        from cassava_leaf_disease.serving.triton_answerer import TritonAnswerer
+
+        return TritonAnswerer(settings.triton_url, settings.deadline_s, metrics)
     check_device(settings.device, settings.checkpoint_path)
     keep_freed_memory()
     limits = DecodeLimits(settings.max_upload_bytes, settings.max_image_pixels)

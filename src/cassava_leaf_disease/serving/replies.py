@@ -10,10 +10,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from cassava_leaf_disease.errors import BusyError, CassavaError
+from cassava_leaf_disease.errors import BusyError, CassavaError, EngineUnavailableError
 
 _log = logging.getLogger(__name__)
 
+ENGINE_RETRY_AFTER_S: Final = "5"  # a Triton server loads its models in about so long
 CLIENT_GONE: Final = 499  # nginx's number for a client that did not wait for its answer; nobody receives it
 
 
@@ -53,6 +54,8 @@ _WHEN: Final = {
     415: "The request is no multipart form, or a file is neither JPEG nor PNG, judged by its content.",
     422: "A photo is damaged or has too many pixels, the form lacks its field, or a parameter is wrong.",
     501: "The engine that is set cannot do this.",
+    502: "The Triton server failed.",
+    504: "The Triton server gave no answer in time.",
     503: "More to do than can be answered in time, or no model is loaded yet; see Retry-After.",
 }
 
@@ -77,8 +80,12 @@ async def _for_our_own(_: Request, failure: Exception) -> JSONResponse:
         return reply(CLIENT_GONE, "the client went away", "to wait for the answer")
     assert isinstance(failure, CassavaError)  # noqa: S101  for the type checker: the handler is registered for these
     error, expected = split_message(str(failure))
-    headers = {"Retry-After": str(failure.retry_after_s)} if isinstance(failure, BusyError) else None
-    if failure.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR and headers is None:
+    headers = None
+    if isinstance(failure, BusyError):
+        headers = {"Retry-After": str(failure.retry_after_s)}
+    elif isinstance(failure, EngineUnavailableError):
+        headers = {"Retry-After": ENGINE_RETRY_AFTER_S}
+    if failure.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(failure, BusyError):
         _log.error("%s", failure)
     return reply(failure.http_status, error, expected, headers)
 

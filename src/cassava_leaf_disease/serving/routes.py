@@ -21,7 +21,7 @@ KEY_HEADER: Final = "X-API-Key"
 JSON: Final = "application/json"
 PNG: Final = "image/png"
 Default = TypeVar("Default", int, None)
-_UPLOAD_REFUSALS: Final = (400, 401, 408, 413, 415, 422, 503)
+_UPLOAD_REFUSALS: Final = (400, 401, 408, 413, 415, 422, 502, 503, 504)
 
 
 def service_of(request: Request) -> Service:
@@ -197,7 +197,7 @@ async def explain(request: Request) -> Response:
     return Response(picture, media_type=PNG)
 
 
-@routes.get("/model", summary="Which model answers?", responses=error_responses(401, 503))
+@routes.get("/model", summary="Which model answers?", responses=error_responses(401, 502, 503, 504))
 async def model(request: Request) -> ModelCard:
     """Name, version, classes, metrics, and what may be asked."""
     service = service_of(request)

@@ -41,7 +41,9 @@ class ServingSettings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="`auto`, `cpu` or `cuda`")
     tta: Tta = Field(default="none", description="views of each photo whose answers are averaged, as `infer.tta`")
     engine: Literal["local", "triton"] = Field(default="local", description="`local`, or `triton` for a server of it")
-    triton_url: str | None = Field(default=None, description="`host:port` of Triton's HTTP door")
+    triton_url: str | None = Field(
+        default=None, description="`grpc://host:port` of Triton's gRPC door, `grpcs://` for TLS"
+    )
 
     host: str = Field(default="127.0.0.1", min_length=1, description="the address that `cassava serve` listens at")
     port: int = Field(default=8000, ge=0, le=65_535, description="its port; 0: any that is free")
@@ -111,7 +113,12 @@ class ServingSettings(BaseSettings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.engine == "triton" and self.triton_url is None:
-            raise ValueError("CASSAVA_ENGINE=triton: needs CASSAVA_TRITON_URL=host:port")
+            raise ValueError("CASSAVA_ENGINE=triton: needs CASSAVA_TRITON_URL=grpc://host:port")
+        if self.engine == "triton" and self.checkpoint_path is not None:
+            raise ValueError(
+                "CASSAVA_ENGINE=triton CASSAVA_CHECKPOINT_PATH: the server's model is the one that it was given; "
+                "leave CASSAVA_CHECKPOINT_PATH out, or set CASSAVA_ENGINE=local"
+            )
         if self.max_buffered_bytes < self.max_upload_bytes:
             raise ValueError(
                 f"CASSAVA_MAX_BUFFERED_BYTES={self.max_buffered_bytes}: expected at least CASSAVA_MAX_UPLOAD_BYTES="
@@ -148,6 +155,8 @@ def settings_for(config: AppConfig) -> ServingSettings:
         raise ConfigError(
             "infer.checkpoint_path: several files; expected one: write an ensemble with `cassava ensemble`, and name it"
         )
+    if infer.engine != "local":
+        typed |= {"engine": infer.engine, "triton_url": infer.triton_url}
     if infer.checkpoint_path is not None:
         typed["checkpoint_path"] = infer.checkpoint_path
     if infer.checkpoint_s3_uri is not None:

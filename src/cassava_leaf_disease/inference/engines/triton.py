@@ -114,8 +114,8 @@ class TritonClient:
             text = str(error)
             raise type(error)(name + text.removeprefix("photo") if text.startswith("photo:") else text) from None
         probabilities = result.as_numpy(PROBABILITIES)[0].tolist()
-        identity = self._identity(served)
-        return to_prediction(probabilities, served.thresholds, identity, served.views, top_k=top_k, name=name)
+        identity = self.identity(served)
+        return to_prediction(probabilities, identity, served.thresholds, None, served.views, top_k=top_k, name=name)
 
     async def describe(self) -> ServedModel:
         """What the server serves, read anew.
@@ -185,7 +185,8 @@ class TritonClient:
             return self._described
         raise EngineUnavailableError(f"{self.address}: its model is being replaced; ask again")
 
-    def _identity(self, served: ServedModel) -> ModelIdentity:
+    def identity(self, served: ServedModel) -> ModelIdentity:
+        """How answers name what the server serves."""
         several = served.members if len(served.members) > 1 else ()
         members = tuple(f"{each.model}: {each.metadata.name} {each.metadata.version}" for each in several)
         return ModelIdentity(
