@@ -4,7 +4,7 @@
 
 Starts `cassava serve` on 127.0.0.1, sends the hand-made attacks of tools/hostile_photos.py and so many mutations of
 small pictures and, where $CASSAVA_TEST_DATA has them, of real photos; then says how often each status came, and how
-the service's memory grew after the first tenth. The exit code is 1 where an answer was no honest one.
+the service's memory went. The exit code is 1 where an answer was no honest one.
 """
 
 import argparse
@@ -45,12 +45,12 @@ def main() -> int:
         fuzzed = mutations([*photos * 2, *real], options.mutations, options.seed)
         with running("service", model) as (process, port):
             statuses = asyncio.run(attack(port, attacks, options.concurrency))
-            statuses += asyncio.run(attack(port, islice(fuzzed, options.mutations // 10), options.concurrency))
-            before = resident_mb(process.pid)
-            statuses += asyncio.run(attack(port, fuzzed, options.concurrency))
-            after = resident_mb(process.pid)
+            memory = []
+            for _ in range(10):
+                statuses += asyncio.run(attack(port, islice(fuzzed, options.mutations // 10), options.concurrency))
+                memory.append(resident_mb(process.pid))
     print(f"{sum(statuses.values())} hostile photos: {dict(sorted(statuses.items()))}")
-    print(f"memory after the first tenth {before:.0f} MB, at the end {after:.0f} MB ({after / before - 1:+.1%})")
+    print(f"memory after each tenth, MB: {', '.join(f'{each:.0f}' for each in memory)}")
     dishonest = {status: count for status, count in statuses.items() if status not in HONEST}
     print(f"not honest: {dishonest or 'none'}")
     return 1 if dishonest else 0
