@@ -15,16 +15,17 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import Request, urlopen
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.synthetic import draw_leaf
-from cassava_leaf_disease.imaging.preprocess import Preprocessing
+from cassava_leaf_disease.imaging.preprocess import Preprocessing, to_network_size
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.predictor import Predictor, load_predictor
-from cassava_leaf_disease.modeling.metadata import ModelMetadata, SplitRecord
+from cassava_leaf_disease.modeling.metadata import GateRecord, ModelMetadata, QualityLimits, SplitRecord
 from triton_server import NoServerError, TritonServer, make_environment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -316,16 +317,39 @@ def served_models(
     exported_model: Path,
     write_random_checkpoint: Callable[[Path, ModelMetadata], Path],
 ) -> tuple[Path, Path]:
-    """The exported model and another of a larger input and its own temperature; read only."""
+    """The exported model, and another of a larger input that has its own temperature and a gate; read only."""
     from cassava_leaf_disease.export.onnx import to_onnx
     from cassava_leaf_disease.inference.engines.torch_engine import restore_network
+    from cassava_leaf_disease.inference.ood import fit_arrays, score_outputs
     from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
 
+    spec = Preprocessing(image_size_px=96)
+    larger = metadata.model_copy(update={"name": "larger", "preprocessing": spec, "temperature": 2.0})
     folder = tmp_path_factory.mktemp("served")
-    larger = {"name": "larger", "preprocessing": Preprocessing(image_size_px=96), "temperature": 2.0}
-    checkpoint = write_random_checkpoint(folder / "larger.ckpt", metadata.model_copy(update=larger))
-    loaded = load_checkpoint(checkpoint)
-    model = to_onnx(restore_network(loaded, checkpoint), loaded.metadata)
+    checkpoint = write_random_checkpoint(folder / "larger.ckpt", larger)
+    leaves = np.stack([to_network_size(draw_leaf(seed, seed % 5, 100), spec) for seed in range(10)])
+    outputs = load_predictor(FoundModel(checkpoint, "explicit"), "cpu").outputs(leaves)
+    arrays = fit_arrays("knn", outputs, np.arange(10) % 5, 4)
+    scores = score_outputs("knn", arrays, outputs, 2)
+    gate = GateRecord(
+        score="knn",
+        typical=float(np.median(scores)),
+        limit=float(scores.max()),
+        neighbors=2,
+        max_refused=0.1,
+        quality=QualityLimits(
+            min_sharpness=1,
+            min_brightness=0.1,
+            max_brightness=0.9,
+            min_contrast=0.02,
+            max_dark=0.8,
+            max_bright=0.8,
+            min_colors=100,
+        ),
+        photos={"train": 10, "val": 10},
+    )
+    network = restore_network(load_checkpoint(checkpoint), checkpoint)
+    model = to_onnx(network, larger.model_copy(update={"gate": gate}), arrays)
     (folder / "larger.onnx").write_bytes(model.SerializeToString())
     return exported_model, folder / "larger.onnx"
 

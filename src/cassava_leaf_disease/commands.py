@@ -235,6 +235,15 @@ COMMANDS: Final[Mapping[str, Command]] = {
             "cassava export infer.checkpoint_path=ensemble.json export.precision=fp16",
         ),
     ),
+    "export-tensorrt": Command(
+        "build a TensorRT engine from an exported model, for the GPU of this machine",
+        "export.tensorrt:export_tensorrt",
+        ("export", "infer", "paths"),
+        (
+            "cassava export-tensorrt infer.checkpoint_path=best.onnx",
+            "cassava export-tensorrt infer.checkpoint_path=best.onnx export.tensorrt.max_batch=64",
+        ),
+    ),
     "export-triton": Command(
         "write a model or an ensemble as a model repository that NVIDIA Triton serves",
         "export.triton.repository:export_triton",

@@ -139,6 +139,11 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
         Flag("output", "export.output_path", "the file to write"),
         Flag("precision", "export.precision", "fp32, fp16, fp16_weights or int8"),
     ),
+    "export_tensorrt": (
+        *_CHECKPOINT,
+        Flag("output", "export.tensorrt.output_dir", "the folder to write to"),
+        Flag("max_batch", "export.tensorrt.max_batch", "the most photos at a time"),
+    ),
     "export_triton": (
         *_CHECKPOINT,
         _TTA,
@@ -243,6 +248,10 @@ class Door:
     def export(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava export`."""
         return _words("export", overrides, flags)
+
+    def export_tensorrt(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava export-tensorrt`."""
+        return _words("export_tensorrt", overrides, flags)
 
     def export_triton(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava export-triton`."""

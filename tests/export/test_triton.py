@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,6 +30,7 @@ from cassava_leaf_disease.export.triton.pbtxt import Word, to_pbtxt
 from cassava_leaf_disease.export.triton.repository import TritonResult, export_triton
 from cassava_leaf_disease.imaging.decode import decode_image
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
+from cassava_leaf_disease.imaging.quality import measure_quality
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.ensemble import load_found
 from cassava_leaf_disease.inference.predictor import Predictor
@@ -76,7 +77,13 @@ def test_repository_holds_a_model_for_each_step_and_tells_what_answers(
     assert description == ServedModel.model_validate_json((triton_repository / "cassava.json").read_bytes())
     assert description.name == "1 x test_resnet + 1 x larger"
     assert [member.metadata.preprocessing.image_size_px for member in description.members] == [64, 96]
-    assert list(configs["preprocess"].output[1].dims) == [96, 96, 3]
+    assert [(output.name, list(output.dims)) for output in configs["preprocess"].output] == [
+        *(("pixels_0", [64, 64, 3]), ("pixels_1", [96, 96, 3]), ("QUALITY", [6]))
+    ]
+    outputs = {name: [output.name for output in config.output] for name, config in configs.items()}
+    assert outputs["member_0"] == ["logits"]
+    assert outputs["member_1"] == ["logits", "features"]
+    assert outputs["cassava"] == ["PROBABILITIES", "MODEL", "FOREIGN", "QUALITY"]
     assert configs["preprocess"].instance_group[0].count == 2
     assert configs["preprocess"].dynamic_batching.default_queue_policy.max_queue_size == 256
     assert configs["member_0"].backend == "python"
@@ -321,13 +328,14 @@ def test_steps_in_python_answer_together_as_the_local_predictor(
     started: Callable[..., Any], triton_repository: Path, served_models: tuple[Path, Path], photo_bytes: bytes
 ) -> None:
     local = load_found(FoundModel(served_models[0], "explicit", served_models), "cpu")
-    expected = list(local.predict_bytes(photo_bytes, name="a").probabilities.values())
+    here = local.predict_bytes(photo_bytes, name="a")
+    expected = list(here.probabilities.values())
     requests = [files(photo_bytes), files(photo_bytes, photo_bytes)]
     pixels = [response.named() for response in started("preprocess", "preprocess").execute(requests)]
     assert [each["pixels_1"].shape for each in pixels] == [(1, 96, 96, 3), (2, 96, 96, 3)]
-    logits = [
+    answers = [
         [
-            response.named()["logits"]
+            response.named()
             for response in started("member", f"member_{index}").execute(
                 [{"pixels": FakeTensor("pixels", each[f"pixels_{index}"])} for each in pixels]
             )
@@ -336,12 +344,20 @@ def test_steps_in_python_answer_together_as_the_local_predictor(
     ]
     votes = started("vote", "vote").execute(
         [
-            {f"logits_{index}": FakeTensor("logits", logits[index][request]) for index in range(2)}
+            {
+                "logits_0": FakeTensor("logits", answers[0][request]["logits"]),
+                "logits_1": FakeTensor("logits", answers[1][request]["logits"]),
+                "features_1": FakeTensor("features", answers[1][request]["features"]),
+            }
             for request in range(2)
         ]
     )
     probabilities = np.concatenate([vote.named()["PROBABILITIES"] for vote in votes])
     np.testing.assert_allclose(probabilities, [expected] * 3, atol=1e-6)
+    [foreign] = [check.value for check in here.checks if check.name == "foreign"]
+    np.testing.assert_allclose(np.concatenate([vote.named()["FOREIGN"] for vote in votes]), [[foreign]] * 3, atol=1e-4)
+    quality = measure_quality(decode_image(photo_bytes))
+    assert pixels[1]["QUALITY"].tolist() == [list(astuple(quality))] * 2
     description = ServedModel.model_validate_json((triton_repository / "cassava.json").read_bytes())
     assert {value for vote in votes for value in vote.named()["MODEL"].ravel()} == {description.digest.encode()}
 
@@ -362,8 +378,8 @@ def test_bad_photo_is_told_by_kind_and_leaves_other_requests_alone(
 
 
 def test_network_that_gives_no_number_is_an_error(started: Callable[..., Any]) -> None:
-    logits = {f"logits_{index}": FakeTensor("logits", np.full((1, 5), np.nan, np.float32)) for index in range(2)}
-    [answer] = started("vote", "vote").execute([logits])
+    nothing = FakeTensor("a", np.full((1, 5), np.nan, np.float32))
+    [answer] = started("vote", "vote").execute([{"logits_0": nothing, "logits_1": nothing, "features_1": nothing}])
     assert answer.error.code == FakeError.INTERNAL
     assert answer.error.text.startswith("CheckpointError: the served model: a network gives no finite answer")
 
@@ -376,7 +392,9 @@ def test_check_before_dali_hands_over_what_every_decoder_reads_alike(
     with Image.open(io.BytesIO(photo_bytes)) as photo:
         turned = saved(photo, "JPEG", exif=exif)
     model = started("check", "preprocess")
-    coded = [response.named()["ENCODED"].tobytes() for response in model.execute([files(photo_bytes), files(turned)])]
+    checked = [response.named() for response in model.execute([files(photo_bytes), files(turned)])]
+    assert checked[0]["QUALITY"].tolist() == [list(astuple(measure_quality(decode_image(photo_bytes))))]
+    coded = [each["ENCODED"].tobytes() for each in checked]
     assert coded[0].startswith(b"\xff\xd8\xff")
     assert coded[1].startswith(b"\x89PNG")
     for given, checked in zip((photo_bytes, turned), coded, strict=True):

@@ -1,6 +1,7 @@
 """Asking a real tritonserver: the answers and the errors of the local predictor, and what happens when it is gone."""
 
 import asyncio
+import io
 import json
 import time
 from collections.abc import Callable
@@ -8,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import tritonclient.grpc
 import tritonclient.http
+from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from cassava_leaf_disease import cli
 from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.data.synthetic import draw_leaf
 from cassava_leaf_disease.domain import Prediction
 from cassava_leaf_disease.errors import (
     CassavaError,
@@ -26,6 +30,7 @@ from cassava_leaf_disease.errors import (
     ImageError,
     MissingDependencyError,
 )
+from cassava_leaf_disease.inference.aggregate import combine_photos, pooling_for
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.engines import triton
 from cassava_leaf_disease.inference.engines.triton import (
@@ -73,6 +78,27 @@ def probabilities_of(answer: Prediction) -> list[float]:
     return list(answer.probabilities.values())
 
 
+def saved(image: npt.NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def assert_same_verdict(answer: Prediction, here: Prediction) -> None:
+    """All but the numbers' last digits and the model's place."""
+    assert (answer.verdict, answer.predicted_class_id, answer.image) == (
+        here.verdict,
+        here.predicted_class_id,
+        here.image,
+    )
+    assert [check.name for check in answer.checks] == [check.name for check in here.checks]
+    np.testing.assert_allclose(
+        [check.value for check in answer.checks], [check.value for check in here.checks], rtol=1e-4, atol=1e-4
+    )
+    assert len(answer.top_k) == len(here.top_k)
+    assert set(answer.model_dump()) == set(here.model_dump())
+
+
 def test_real_photos_get_the_answers_of_the_local_predictor(
     triton_server: TritonServer, local: AnyPredictor, photos: list[bytes]
 ) -> None:
@@ -83,11 +109,22 @@ def test_real_photos_get_the_answers_of_the_local_predictor(
     expected = [local.predict_bytes(photo, name="leaf") for photo in photos]
     difference = np.abs(np.array(list(map(probabilities_of, answers))) - list(map(probabilities_of, expected))).max()
     assert difference <= 1e-4
-    changes = {"model": answers[0].model}
     for answer, here in zip(answers, expected, strict=True):
-        assert answer.model_copy(update={"probabilities": here.probabilities}).verdict == here.verdict
-        assert answer.predicted_class_id == here.predicted_class_id
-        assert set(answer.model_dump()) == set(here.model_copy(update=changes).model_dump())
+        assert_same_verdict(answer, here)
+    assert {check.name for check in answers[0].checks} >= {"sharpness", "foreign", "confidence"}
+
+
+def test_photos_that_are_none_of_a_leaf_get_the_local_verdict(triton_server: TritonServer, local: AnyPredictor) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    pictures = [saved(noise), saved(np.zeros((100, 100, 3), np.uint8)), saved(draw_leaf(1, 1, 150))]
+
+    async def ask_about_all(client: TritonClient) -> list[Prediction]:
+        return await asyncio.gather(*(client.predict_bytes(each, name="a", top_k=2) for each in pictures))
+
+    answers = asked(triton_server, ask_about_all)
+    for answer, picture in zip(answers, pictures, strict=True):
+        assert_same_verdict(answer, local.predict_bytes(picture, name="a", top_k=2))
+    assert [answer.verdict for answer in answers[:2]] == ["not_cassava", "poor_photo"]
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
@@ -163,6 +200,10 @@ def test_infer_asks_the_server(
     assert answer["model"]["source"] == "triton"
     assert cli.main([*words, "infer.triton_timeout_s=60", "infer.image_path=[leaf.jpg,leaf.jpg]"]) == 0
     assert len(json.loads(capfd.readouterr().out)) == 2
+    plant = [*words, "infer.triton_timeout_s=60", "infer.image_path=[leaf.jpg,leaf.jpg]", "infer.plant=true"]
+    assert cli.main(plant) == 0
+    both = combine_photos([expected, expected], local.min_confidence, pooling_for(local))
+    assert json.loads(capfd.readouterr().out)["confidence"] == pytest.approx(both.confidence, abs=1e-4)
     assert cli.main(["infer", "infer.engine=triton", f"infer.triton_url={NOBODY}", "infer.image_path=leaf.jpg"]) == 1
     assert "error: grpc://127.0.0.1:9/cassava: no answer (" in capfd.readouterr().err
 
@@ -259,7 +300,9 @@ def test_other_addresses_are_refused(url: str) -> None:
         parse_address(url)
 
 
-@pytest.mark.parametrize("typed", ["infer.checkpoint_path=a.ckpt", "infer.device=cpu", "infer.tta=flips"])
+@pytest.mark.parametrize(
+    "typed", ["infer.checkpoint_path=a.ckpt", "infer.device=cpu", "infer.tta=flips", "infer.explain=true"]
+)
 def test_what_the_server_decides_cannot_be_typed(typed: str, small_config: Config) -> None:
     with pytest.raises(ConfigError, match=f"infer.engine=triton {typed.partition('=')[0]}: the server's model"):
         small_config("infer.engine=triton", typed)
@@ -279,8 +322,8 @@ class FakeResult:
         self._digest = digest
 
     def as_numpy(self, name: str) -> Any:
-        digest = np.array([[self._digest.encode()]], np.object_)
-        return digest if name == "MODEL" else np.full((1, 5), 0.2)
+        answer = {"MODEL": np.array([[self._digest.encode()]], np.object_), "PROBABILITIES": np.full((1, 5), 0.2)}
+        return answer.get(name)
 
 
 class FakeConnection:
@@ -324,6 +367,7 @@ def described(metadata: Any) -> Callable[[str], ServedModel]:
                 "tta": "none",
                 "views": ["identity"],
                 "thresholds": {"min_confidence": 0.1},
+                "quality_limits": None,
                 "package_version": "0.1.0",
                 "max_image_bytes": 1,
                 "max_image_pixels": 1,

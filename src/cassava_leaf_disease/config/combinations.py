@@ -111,15 +111,16 @@ def _served(config: "AppConfig") -> Iterator[str]:
 
 def _asked(config: "AppConfig") -> Iterator[str]:
     infer = config.infer
-    if infer.engine == "local":
+    if infer.engine == "auto":
         return
     elsewhere = {
         "infer.checkpoint_path": infer.checkpoint_path is not None,
         "infer.device": infer.device != "auto",
         "infer.tta": infer.tta != "none",
+        "infer.explain": infer.explain,
     }
     for key in (key for key, typed in elsewhere.items() if typed):
         yield (
             f"infer.engine=triton {key}: the server's model, device and views are what it was exported with; "
-            f"type infer.engine=local, or leave {key} out"
+            f"type infer.engine=auto, or leave {key} out"
         )

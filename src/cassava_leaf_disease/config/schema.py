@@ -520,7 +520,7 @@ class InferConfig(Section):
     `triton_timeout_s`.
     """
 
-    engine: Literal["local", "triton"]
+    engine: Literal["auto", "triton"]
     triton_url: str
     triton_timeout_s: float = Field(gt=0, le=3600)
     image_path: AbsolutePath | tuple[AbsolutePath, ...] | None = Field(
@@ -753,6 +753,31 @@ class TritonConfig(Section):
     output_dir: AbsolutePath | None
 
 
+class TensorRtConfig(Section):
+    """A TensorRT engine from an ONNX file, beside it or in `output_dir`.
+
+    It runs batches of `min_batch` to `max_batch` photos, fastest with `opt_batch`; `workspace_bytes` is the GPU memory
+    that building may use. `tolerance` is the largest difference of a probability from the ONNX file's.
+    """
+
+    min_batch: int = Field(ge=1, le=1024)
+    opt_batch: int = Field(ge=1, le=1024)
+    max_batch: int = Field(ge=1, le=1024)
+    workspace_bytes: int = Field(ge=1_000_000)
+    tolerance: float = Field(gt=0, le=0.1)
+    output_dir: AbsolutePath | None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.min_batch <= self.opt_batch <= self.max_batch:
+            msg = (
+                f"export.tensorrt.min_batch={self.min_batch} opt_batch={self.opt_batch} max_batch={self.max_batch}: "
+                "expected rising numbers, for example 1, 8 and 32"
+            )
+            raise ValueError(msg)
+        return self
+
+
 class ExportConfig(Section):
     """A model file without PyTorch, beside the checkpoint or at `output_path`.
 
@@ -765,6 +790,7 @@ class ExportConfig(Section):
     output_path: AbsolutePath | None
     tolerance: float | None = Field(gt=0, le=1, description="a number above 0 and ≤ 1, or null")
     int8: Int8Config
+    tensorrt: TensorRtConfig
     triton: TritonConfig
 
 

@@ -8,7 +8,7 @@ from cassava_leaf_disease.config.schema import AppConfig, InferConfig
 from cassava_leaf_disease.domain import Prediction
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.imaging.decode import DecodeLimits, read_bytes, read_image
-from cassava_leaf_disease.inference.aggregate import combine_photos, pooling_for
+from cassava_leaf_disease.inference.aggregate import combine_photos, pooling_for, pooling_of
 from cassava_leaf_disease.inference.ensemble import load_model
 from cassava_leaf_disease.inference.explain import heatmap_paths, write_heatmap
 from cassava_leaf_disease.inference.predictor import AnyPredictor, check_device
@@ -28,8 +28,7 @@ def infer(config: AppConfig) -> Prediction | list[Prediction]:
     if not paths:
         raise ConfigError("infer.image_path is not set; type infer.image_path=photo.jpg")
     if settings.engine == "triton":
-        answers = _ask_triton(settings, paths)
-        return answers[0] if isinstance(settings.image_path, Path) else answers
+        return _ask_triton(settings, paths)
     check_device(settings.device, settings.checkpoint_path)
     limits = DecodeLimits(settings.max_image_bytes, settings.max_image_pixels)
     first = read_image(paths[0], limits)  # a bad photo is told before seconds are spent on loading the model
@@ -52,10 +51,16 @@ def explained(answer: Prediction, predictor: AnyPredictor, image: UInt8Image, pa
     return answer.model_copy(update={"explanation": str(path)})
 
 
-def _ask_triton(settings: InferConfig, paths: Sequence[Path]) -> list[Prediction]:
+def _ask_triton(settings: InferConfig, paths: Sequence[Path]) -> Prediction | list[Prediction]:
     from cassava_leaf_disease.inference.engines.triton import BlockingTritonClient, require_client
 
     require_client()
     limits = DecodeLimits(settings.max_image_bytes, settings.max_image_pixels)
     with BlockingTritonClient(settings.triton_url, timeout_s=settings.triton_timeout_s) as client:
-        return [client.predict_bytes(read_bytes(path, limits), name=str(path), top_k=settings.top_k) for path in paths]
+        photos = ((str(path), read_bytes(path, limits)) for path in paths)  # one at a time in memory
+        answers = [client.predict_bytes(data, name=name, top_k=settings.top_k) for name, data in photos]
+        if settings.plant:
+            served = client.describe()
+            pooling = pooling_of([each.metadata for each in served.members], [each.weight for each in served.members])
+            return combine_photos(answers, served.thresholds.min_confidence, pooling)
+    return answers[0] if isinstance(settings.image_path, Path) else answers

@@ -23,7 +23,7 @@ from cassava_leaf_disease.inference.gate import judge, open_gate
 from cassava_leaf_disease.inference.views import VIEWS, UInt8Image, views_of
 from cassava_leaf_disease.inference.vote import combine_foreign, softmax
 from cassava_leaf_disease.modeling.metadata import ModelMetadata, QualityLimits, Thresholds
-from cassava_leaf_disease.paths import ENSEMBLE_FILE
+from cassava_leaf_disease.paths import ENGINE_SUFFIX, ENSEMBLE_FILE
 
 
 @dataclass(frozen=True)
@@ -334,7 +334,9 @@ def load_predictor(
     *,
     threads: int | None = None,
 ) -> Predictor:
-    """Loads the engine that fits the model file: ONNX Runtime for an exported one, PyTorch for a checkpoint.
+    """Loads the engine that fits the model file.
+
+    That is ONNX Runtime for an exported one, TensorRT for an engine built of it, PyTorch for a checkpoint.
 
     `threads` work on one photo with ONNX Runtime (None: one a processor); PyTorch has its own, process-wide number.
 
@@ -347,6 +349,10 @@ def load_predictor(
         from cassava_leaf_disease.inference.engines.onnx_engine import OnnxEngine
 
         return Predictor(OnnxEngine(found.path, device, threads), found, limits, tta)
+    if found.path.suffix.lower() == ENGINE_SUFFIX:
+        from cassava_leaf_disease.inference.engines.tensorrt import TensorRtEngine
+
+        return Predictor(TensorRtEngine(found.path, device), found, limits, tta)
     require_torch(found.path.name)
     from cassava_leaf_disease.inference.engines.torch_engine import TorchEngine
 

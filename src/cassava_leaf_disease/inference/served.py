@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
 from cassava_leaf_disease.inference.vote import Combination
-from cassava_leaf_disease.modeling.metadata import ModelMetadata, Thresholds
+from cassava_leaf_disease.modeling.metadata import GateRecord, ModelMetadata, QualityLimits, Thresholds
 
 PREPROCESS: Final = "preprocess"
 CHECK: Final = "check"  # before a `preprocess` of DALI
@@ -21,7 +21,10 @@ IMAGE: Final = "IMAGE"  # (N, 1) bytes, each a JPEG or PNG file
 ENCODED: Final = "ENCODED"  # (1, L) uint8, a checked file
 PIXELS: Final = "pixels"  # (N, V, S, S, 3) uint8, V views; with one view (N, S, S, 3)
 LOGITS: Final = "logits"  # (N, V, C) float32; with one view (N, C)
+FEATURES: Final = "features"  # (N, V, D) float32, of members whose gate wants them; with one view (N, D)
 PROBABILITIES: Final = "PROBABILITIES"  # (N, C) float64
+FOREIGN: Final = "FOREIGN"  # (N, 1) float64, see `Gate.foreign`; only where a member has a gate
+QUALITY: Final = "QUALITY"  # (N, 6) float64, the fields of `PhotoQuality` in their order; likewise
 MODEL: Final = "MODEL"  # (N, 1) bytes: the digest of the description of what answered
 
 DESCRIPTION_KEY: Final = "cassava_description"  # parameter of the ensemble
@@ -52,6 +55,7 @@ class ServedModel(BaseModel):
     tta: str
     views: tuple[str, ...]
     thresholds: Thresholds
+    quality_limits: QualityLimits | None
     max_image_bytes: int
     max_image_pixels: int
     package_version: str
@@ -63,12 +67,16 @@ class ServedModel(BaseModel):
 
 
 class PreprocessSettings(BaseModel):
-    """What `preprocess` and `check` are told: which tensor shows what, which views, and the limits of a photo."""
+    """What `preprocess` and `check` are told: which tensor shows what, which views, and the limits of a photo.
+
+    With `quality` they measure it, too.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pixels: dict[str, Preprocessing]
     tta: str
+    quality: bool
     max_bytes: int
     max_pixels: int
 
@@ -82,14 +90,28 @@ class MemberSettings(BaseModel):
     threads: int = Field(ge=0)
 
 
-class VoteSettings(BaseModel):
-    """What `vote` is told: for each member its tensor, temperature and weight; the digest that it answers with."""
+class Voter(BaseModel):
+    """A member as `vote` knows it: the tensors in which its answers arrive, its weight, its gate.
+
+    The arrays of the gate lie in a file of that name beside the model.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    logits: tuple[str, ...]
-    temperatures: tuple[float, ...]
-    weights: tuple[float, ...]
+    logits: str
+    features: str | None
+    temperature: float
+    weight: float
+    gate: GateRecord | None
+    gate_file: str
+
+
+class VoteSettings(BaseModel):
+    """What `vote` is told: its members, and the digest that it answers with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    voters: tuple[Voter, ...]
     combine: Combination
     views: int
     digest: str

@@ -16,9 +16,11 @@ from cassava_leaf_disease.domain import NUM_CLASSES
 from cassava_leaf_disease.errors import CassavaError
 from cassava_leaf_disease.export.triton.model_configs import Plan
 from cassava_leaf_disease.imaging.decode import read_image
+from cassava_leaf_disease.inference.engines.base import EngineOutputs
 from cassava_leaf_disease.inference.predictor import AnyPredictor, Prepared
-from cassava_leaf_disease.inference.served import LOGITS, PIXELS
-from cassava_leaf_disease.inference.vote import combine_answers, mean_over_views
+from cassava_leaf_disease.inference.served import PIXELS
+from cassava_leaf_disease.inference.served_vote import vote
+from cassava_leaf_disease.inference.vote import combine_foreign
 
 if TYPE_CHECKING:
     import onnx
@@ -29,11 +31,15 @@ _DRAWN_SIDE_PX: Final = 400
 
 @dataclass(frozen=True)
 class Comparison:
-    """The largest difference of any probability on so many `pictures`, which `origin` names."""
+    """The largest differences on so many `pictures`, which `origin` names: of any probability, and of `foreign`.
+
+    The latter is how unlike the leaves of the training a photo is; 0 where no member has a gate.
+    """
 
     origin: str
     pictures: int
     max_difference: float
+    max_foreign_difference: float
 
 
 def compare(predictor: AnyPredictor, plan: Plan, graphs: Sequence["onnx.ModelProto"], data_dir: Path) -> Comparison:
@@ -48,22 +54,28 @@ def compare(predictor: AnyPredictor, plan: Plan, graphs: Sequence["onnx.ModelPro
     first = next(photos, None)
     origin = f"photos of {data_dir}" if first is not None else "drawn leaves"
     pictures = chain([first], photos) if first is not None else map(_drawn, range(_PICTURES))
-    differences = [_difference(predictor, predictor.prepare(picture), plan, sessions) for picture in pictures]
-    return Comparison(f"{len(differences)} {origin}", len(differences), max(differences))
+    differences = np.array(
+        [_differences(predictor, predictor.prepare(picture), plan, sessions) for picture in pictures]
+    )  # (pictures, 2)
+    largest = differences.max(axis=0).tolist()
+    return Comparison(f"{len(differences)} {origin}", len(differences), *largest)
 
 
-def _difference(
+def _differences(
     predictor: AnyPredictor, prepared: Prepared, plan: Plan, sessions: Sequence[onnxruntime.InferenceSession]
-) -> float:
-    members = plan.description.members
-    answers = []
-    for member, session in zip(members, sessions, strict=True):
+) -> tuple[float, float]:
+    outputs = []
+    for member, session in zip(plan.description.members, sessions, strict=True):
         views = prepared[member.metadata.preprocessing]  # (V, S, S, 3)
-        [logits] = session.run([LOGITS], {PIXELS: views if len(views) == 1 else views[None]})
-        answers.append(mean_over_views(logits.reshape(1, len(views), -1), member.metadata.temperature))
-    weights = [member.weight for member in members]
-    ours = combine_answers(np.stack(answers), weights, plan.description.combine)
-    return float(np.abs(ours - predictor.predict([prepared])).max())
+        answers = session.run(None, {PIXELS: views if len(views) == 1 else views[None]})  # logits, features if any
+        outputs.append(EngineOutputs(*answers))
+    probabilities, foreign = vote(plan.vote_settings(), [member.gate for member in predictor.members], outputs)
+    expected = predictor.ask_each([prepared])
+    difference = float(np.abs(probabilities - predictor.combine(expected.probabilities)).max())
+    if foreign is None:
+        return difference, 0.0
+    [expected_foreign] = combine_foreign(expected.foreign)
+    return difference, abs(float(foreign[0]) - (expected_foreign or 0.0))
 
 
 def _photos(folder: Path) -> Iterator[npt.NDArray[np.uint8]]:

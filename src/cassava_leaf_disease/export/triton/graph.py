@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from cassava_leaf_disease.domain import NUM_CLASSES
 from cassava_leaf_disease.imaging.preprocess import Preprocessing, scale_and_shift
+from cassava_leaf_disease.inference.engines.onnx_engine import FEATURES as NETWORK_FEATURES
 from cassava_leaf_disease.inference.engines.onnx_engine import INPUT_NAME
 from cassava_leaf_disease.inference.engines.onnx_engine import LOGITS as NETWORK_LOGITS
-from cassava_leaf_disease.inference.served import LOGITS, PIXELS
+from cassava_leaf_disease.inference.served import FEATURES, LOGITS, PIXELS
 
 if TYPE_CHECKING:
     import onnx
@@ -20,30 +20,24 @@ if TYPE_CHECKING:
 _OURS: Final = "cassava_"  # what the names of added tensors start with
 
 
-def take_pixels(model: "onnx.ModelProto", spec: Preprocessing, views: int) -> None:
-    """Changes a graph in place: pixels `(N, S, S, 3)` uint8 in, logits `(N, C)` float32 out, and nothing else.
+def take_pixels(model: "onnx.ModelProto", spec: Preprocessing, views: int, *, features: bool = False) -> int | None:
+    """Changes a graph in place: pixels `(N, S, S, 3)` uint8 in, logits `(N, C)` float32 out; how many features.
 
-    Of several views it takes `(N, V, S, S, 3)` and gives `(N, V, C)`. The first thing that happens to the pixels is
-    a cast, since TensorRT knows uint8 at the border of a graph only.
+    Of several views it takes `(N, V, S, S, 3)` and gives `(N, V, C)`. With `features` it gives those, too, alike.
+    The first thing that happens to the pixels is a cast, since TensorRT knows uint8 at the border of a graph only.
     """
     import onnx
     from onnx import TensorProto, helper
 
     graph = model.graph
     network_type = next(each.type.tensor_type.elem_type for each in graph.input if each.name == INPUT_NAME)
+    widths = {each.name: each.type.tensor_type.shape.dim[-1].dim_value for each in graph.output}
     size_px = spec.image_size_px
-    photo, answer = (
-        ([size_px, size_px, 3], [NUM_CLASSES])
-        if views == 1
-        else (
-            [views, size_px, size_px, 3],
-            [views, NUM_CLASSES],
-        )
-    )
-    raw_logits = f"{_OURS}network_logits"
+    kept = {NETWORK_LOGITS: LOGITS, **({NETWORK_FEATURES: FEATURES} if features else {})}
     for node in graph.node:
-        _rename(node.input, NETWORK_LOGITS, raw_logits)
-        _rename(node.output, NETWORK_LOGITS, raw_logits)
+        for name in kept:
+            _rename(node.input, name, f"{_OURS}network_{name}")
+            _rename(node.output, name, f"{_OURS}network_{name}")
     chain = _Chain(model)
     chain.add("Cast", PIXELS, to=TensorProto.FLOAT)
     if views > 1:
@@ -54,15 +48,21 @@ def take_pixels(model: "onnx.ModelProto", spec: Preprocessing, views: int) -> No
     chain.add("Add", constant=shift)
     chain.add("Cast", result=INPUT_NAME, to=network_type)
     before, chain.nodes = chain.nodes, []
-    chain.add("Cast", raw_logits, result=LOGITS if views == 1 else None, to=TensorProto.FLOAT)
-    if views > 1:
-        chain.add("Reshape", constant=np.array([-1, views, NUM_CLASSES], np.int64), result=LOGITS)
+    for name, ours in kept.items():
+        chain.add("Cast", f"{_OURS}network_{name}", result=ours if views == 1 else None, to=TensorProto.FLOAT)
+        if views > 1:
+            chain.add("Reshape", constant=np.array([-1, views, widths[name]], np.int64), result=ours)
     nodes = [*before, *graph.node, *chain.nodes]
     del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
     graph.node.extend(nodes)
-    graph.input.append(helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, ["batch", *photo]))
-    graph.output.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, ["batch", *answer]))
+    of_views: list[str | int | None] = [] if views == 1 else [views]
+    photo = ["batch", *of_views, size_px, size_px, 3]
+    graph.input.append(helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, photo))
+    for name, ours in kept.items():
+        answer = ["batch", *of_views, widths[name]]
+        graph.output.append(helper.make_tensor_value_info(ours, TensorProto.FLOAT, answer))
     onnx.checker.check_model(model)
+    return widths[NETWORK_FEATURES] if features else None
 
 
 class _Chain:

@@ -1,7 +1,7 @@
 """The `config.pbtxt` of every model of the repository."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Final
 
 from pydantic import BaseModel
@@ -10,8 +10,9 @@ from cassava_leaf_disease.config.schema import TritonConfig
 from cassava_leaf_disease.domain import NUM_CLASSES
 from cassava_leaf_disease.export.triton.pbtxt import Message, Word
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
+from cassava_leaf_disease.imaging.quality import PhotoQuality
 from cassava_leaf_disease.inference import served
-from cassava_leaf_disease.inference.served import PreprocessSettings, ServedMember, ServedModel, VoteSettings
+from cassava_leaf_disease.inference.served import PreprocessSettings, ServedMember, ServedModel, Voter, VoteSettings
 
 WARM_UP_FILE: Final = "leaf"  # in a model's folder `warmup`
 _GPU_QUEUE_DELAY_US: Final = 2_000
@@ -20,13 +21,18 @@ _SHOW_NEWEST: Final[Message] = {"latest": {"num_versions": 1}}
 
 @dataclass(frozen=True)
 class Plan:
-    """What the configurations are made from; `pixels` names the tensor in which each preprocessing arrives."""
+    """What the configurations are made from.
+
+    `pixels` names the tensor in which each preprocessing arrives; `features` how many a member gives, by its model,
+    where its gate wants them.
+    """
 
     settings: TritonConfig
     backend: str
     cpus: int
     description: ServedModel
     pixels: Mapping[Preprocessing, str]
+    features: Mapping[str, int]
 
     @property
     def on_gpu(self) -> bool:
@@ -38,15 +44,39 @@ class Plan:
         """How many views of a photo the networks see."""
         return len(self.description.views)
 
+    @property
+    def gated(self) -> bool:
+        """Whether any member has a gate, so that the photo's quality and its distance from leaves are looked at."""
+        return self.description.quality_limits is not None
+
     def photo_dims(self, spec: Preprocessing) -> list[int]:
         """The shape of a photo as a network takes it, without the batch."""
         square = [spec.image_size_px, spec.image_size_px, 3]
         return square if self.views == 1 else [self.views, *square]
 
-    @property
-    def answer_dims(self) -> list[int]:
-        """The shape of a network's logits for a photo, without the batch."""
-        return [NUM_CLASSES] if self.views == 1 else [self.views, NUM_CLASSES]
+    def answer_dims(self, width: int) -> list[int]:
+        """The shape of what a network gives for a photo, logits or features, without the batch."""
+        return [width] if self.views == 1 else [self.views, width]
+
+    def vote_settings(self) -> VoteSettings:
+        """What `vote` is told; the tensors of members end in their number."""
+        voters = [
+            Voter(
+                logits=f"logits_{index}",
+                features=f"features_{index}" if member.model in self.features else None,
+                temperature=member.metadata.temperature,
+                weight=member.weight,
+                gate=member.metadata.gate,
+                gate_file=f"gate_{index}.json",
+            )
+            for index, member in enumerate(self.description.members)
+        ]
+        return VoteSettings(
+            voters=tuple(voters),
+            combine=self.description.combine,
+            views=self.views,
+            digest=self.description.digest,
+        )
 
 
 def preprocess_config(plan: Plan) -> Message:
@@ -54,13 +84,17 @@ def preprocess_config(plan: Plan) -> Message:
     told = PreprocessSettings(
         pixels={name: spec for spec, name in plan.pixels.items()},
         tta=plan.description.tta,
+        quality=plan.gated,
         max_bytes=plan.description.max_image_bytes,
         max_pixels=plan.description.max_image_pixels,
     )
     return {
         **_python(served.PREPROCESS, plan, told),
         "input": [_tensor(served.IMAGE, "STRING", [1])],
-        "output": [_tensor(name, "UINT8", plan.photo_dims(spec)) for spec, name in plan.pixels.items()],
+        "output": [
+            *(_tensor(name, "UINT8", plan.photo_dims(spec)) for spec, name in plan.pixels.items()),
+            *_quality(plan),
+        ],
         **_at_the_door(plan),
     }
 
@@ -70,6 +104,7 @@ def check_config(plan: Plan) -> Message:
     told = PreprocessSettings(
         pixels={},
         tta=plan.description.tta,
+        quality=plan.gated,
         max_bytes=plan.description.max_image_bytes,
         max_pixels=plan.description.max_image_pixels,
     )
@@ -77,7 +112,7 @@ def check_config(plan: Plan) -> Message:
         **_python(served.CHECK, plan, told),
         "max_batch_size": 1,
         "input": [_tensor(served.IMAGE, "STRING", [1])],
-        "output": [_tensor(served.ENCODED, "UINT8", [-1])],
+        "output": [_tensor(served.ENCODED, "UINT8", [-1]), *_quality(plan)],
         **_at_the_door(plan),
     }
 
@@ -99,9 +134,11 @@ def dali_config(plan: Plan) -> Message:
 def member_config(plan: Plan, member: ServedMember, told: BaseModel) -> Message:
     """A network by the plan's backend; `told` are its settings where that is Python."""
     spec = member.metadata.preprocessing
+    features = plan.features.get(member.model)
+    more = [] if features is None else [_tensor(served.FEATURES, "FP32", plan.answer_dims(features))]
     tensors: Message = {
         "input": [_tensor(served.PIXELS, "UINT8", plan.photo_dims(spec))],
-        "output": [_tensor(served.LOGITS, "FP32", plan.answer_dims)],
+        "output": [_tensor(served.LOGITS, "FP32", plan.answer_dims(NUM_CLASSES)), *more],
         "dynamic_batching": {"max_queue_delay_microseconds": _GPU_QUEUE_DELAY_US if plan.on_gpu else 0},
         "model_warmup": [_warm_up(size, plan.photo_dims(spec)) for size in sorted({1, _largest_batch(plan)})],
     }
@@ -120,67 +157,75 @@ def member_config(plan: Plan, member: ServedMember, told: BaseModel) -> Message:
     return common
 
 
-def vote_config(plan: Plan, logits: Mapping[str, str]) -> Message:
-    """The members' answers to one; `logits` names the tensor in which each member's arrive."""
-    members = plan.description.members
-    told = VoteSettings(
-        logits=tuple(logits[member.model] for member in members),
-        temperatures=tuple(member.metadata.temperature for member in members),
-        weights=tuple(member.weight for member in members),
-        combine=plan.description.combine,
-        views=plan.views,
-        digest=plan.description.digest,
-    )
+def vote_config(plan: Plan) -> Message:
+    """The members' answers to one."""
+    told = plan.vote_settings()
+    widths = [plan.features.get(member.model, 0) for member in plan.description.members]
     return {
         **_python(served.VOTE, plan, told),
-        "input": [_tensor(name, "FP32", plan.answer_dims) for name in logits.values()],
-        "output": [
-            _tensor(served.PROBABILITIES, "FP64", [NUM_CLASSES]),
-            _tensor(served.MODEL, "STRING", [1]),
+        "input": [
+            *(_tensor(voter.logits, "FP32", plan.answer_dims(NUM_CLASSES)) for voter in told.voters),
+            *(
+                _tensor(voter.features, "FP32", plan.answer_dims(width))
+                for voter, width in zip(told.voters, widths, strict=True)
+                if voter.features
+            ),
         ],
+        "output": _answer(plan),
         "dynamic_batching": {"max_queue_delay_microseconds": 0},
         "instance_group": [_cpu_group(1)],
     }
 
 
-def ensemble_config(plan: Plan, logits: Mapping[str, str]) -> Message:
+def ensemble_config(plan: Plan) -> Message:
     """Files in, answers out; its parameter says what answers, for clients to read."""
     dali = plan.settings.preprocess == "dali"
-    first = [_step(served.CHECK, {served.IMAGE: served.IMAGE}, {served.ENCODED: served.ENCODED})] if dali else []
-    source = served.ENCODED if dali else served.IMAGE
-    pixels = list(plan.pixels.values())
+    quality = _same([served.QUALITY] if plan.gated else [])
+    pixels = _same(plan.pixels.values())
+    if dali:
+        first = [
+            _step(served.CHECK, _same([served.IMAGE]), _same([served.ENCODED]) | quality),
+            _step(served.PREPROCESS, _same([served.ENCODED]), pixels),
+        ]
+    else:
+        first = [_step(served.PREPROCESS, _same([served.IMAGE]), pixels | quality)]
+    voters = plan.vote_settings().voters
+    members = [
+        _step(
+            member.model,
+            {served.PIXELS: plan.pixels[member.metadata.preprocessing]},
+            {served.LOGITS: voter.logits, **({served.FEATURES: voter.features} if voter.features else {})},
+        )
+        for member, voter in zip(plan.description.members, voters, strict=True)
+    ]
+    arriving = [name for voter in voters for name in (voter.logits, voter.features) if name]
+    answer = [str(tensor["name"]) for tensor in _answer(plan)]
     return {
         "name": served.ENSEMBLE,
         "platform": "ensemble",
         # Files of other lengths share no request where DALI decodes them.
         "max_batch_size": 1 if dali else plan.settings.max_batch_size,
         "input": [_tensor(served.IMAGE, "STRING", [1])],
-        "output": [
-            _tensor(served.PROBABILITIES, "FP64", [NUM_CLASSES]),
-            _tensor(served.MODEL, "STRING", [1]),
-        ],
+        "output": [*_answer(plan), *_quality(plan)],
         "parameters": [_parameter(served.DESCRIPTION_KEY, plan.description.model_dump_json())],
-        "ensemble_scheduling": {
-            "step": [
-                *first,
-                _step(served.PREPROCESS, {source: source}, {name: name for name in pixels}),
-                *(
-                    _step(
-                        member.model,
-                        {served.PIXELS: plan.pixels[member.metadata.preprocessing]},
-                        {served.LOGITS: logits[member.model]},
-                    )
-                    for member in plan.description.members
-                ),
-                _step(
-                    served.VOTE,
-                    {name: name for name in logits.values()},
-                    {name: name for name in (served.PROBABILITIES, served.MODEL)},
-                ),
-            ]
-        },
+        "ensemble_scheduling": {"step": [*first, *members, _step(served.VOTE, _same(arriving), _same(answer))]},
         "version_policy": _SHOW_NEWEST,
     }
+
+
+def _answer(plan: Plan) -> list[Message]:
+    """What `vote` gives."""
+    foreign = [_tensor(served.FOREIGN, "FP64", [1])] if plan.gated else []
+    return [_tensor(served.PROBABILITIES, "FP64", [NUM_CLASSES]), _tensor(served.MODEL, "STRING", [1]), *foreign]
+
+
+def _quality(plan: Plan) -> list[Message]:
+    return [_tensor(served.QUALITY, "FP64", [len(fields(PhotoQuality))])] if plan.gated else []
+
+
+def _same(names: Iterable[str]) -> dict[str, str]:
+    """Tensors that a model and the ensemble call alike."""
+    return {name: name for name in names}
 
 
 def _python(name: str, plan: Plan, told: BaseModel) -> Message:

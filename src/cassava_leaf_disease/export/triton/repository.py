@@ -4,7 +4,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -23,6 +23,7 @@ from cassava_leaf_disease.export.triton.model_configs import Plan
 from cassava_leaf_disease.imaging.decode import DecodeLimits
 from cassava_leaf_disease.inference.discover import find_model
 from cassava_leaf_disease.inference.ensemble import EnsemblePredictor, load_found
+from cassava_leaf_disease.inference.ood import NEEDS_FEATURES
 from cassava_leaf_disease.inference.predictor import AnyPredictor, Predictor, is_exported
 from cassava_leaf_disease.inference.served import ServedMember, ServedModel
 from cassava_leaf_disease.storage.s3_transfer import sha256_of
@@ -30,6 +31,7 @@ from cassava_leaf_disease.storage.s3_transfer import sha256_of
 if TYPE_CHECKING:
     import onnx
 
+FOREIGN_TOLERANCE: Final = 1e-3  # on a scale where the leaves of the training end at 1
 DESCRIPTION_FILE: Final = "cassava.json"  # by which a folder is known as one of ours
 
 _log = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class TritonResult(BaseModel):
     compared_on: str
     pictures: int
     max_difference: float
+    max_foreign_difference: float
     tolerance: float
     build: str | None
     serve: str
@@ -87,18 +90,19 @@ def export_triton(config: AppConfig) -> TritonResult:
     _check_place(target)
     limits = DecodeLimits(config.infer.max_image_bytes, config.infer.max_image_pixels)
     predictor = load_found(find_model(config), "cpu", limits, config.infer.tta)
-    graphs = {member: _graph(member) for member in predictor.members}
-    plan = _plan(config, settings, predictor, list(graphs))
+    graphs = [_graph(member) for member in predictor.members]
+    plan = _plan(config, settings, predictor, [features for _, features in graphs])
     with replacing_folder(target) as folder:
-        names = [member.model for member in plan.description.members]
-        write_folder(folder, plan, dict(zip(names, graphs.values(), strict=True)))
+        by_name = {member.model: graph for member, (graph, _) in zip(plan.description.members, graphs, strict=True)}
+        write_folder(folder, plan, by_name, [member.gate for member in predictor.members])
         (folder / DESCRIPTION_FILE).write_text(plan.description.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        comparison = compare(predictor, plan, list(graphs.values()), config.paths.data_dir)
+        comparison = compare(predictor, plan, list(by_name.values()), config.paths.data_dir)
         _check(comparison, config.export.tolerance, target)
     return _result(target, predictor, plan, comparison, config.export.tolerance, time.perf_counter() - started)
 
 
-def _plan(config: AppConfig, settings: TritonConfig, predictor: AnyPredictor, members: list[Predictor]) -> Plan:
+def _plan(config: AppConfig, settings: TritonConfig, predictor: AnyPredictor, features: Sequence[int | None]) -> Plan:
+    members = predictor.members
     backend = settings.backend
     if backend == "auto":
         backend = "python" if settings.target == "cpu" else "onnxruntime"
@@ -120,17 +124,21 @@ def _plan(config: AppConfig, settings: TritonConfig, predictor: AnyPredictor, me
         tta=config.infer.tta,
         views=predictor.views,
         thresholds=predictor.thresholds,
+        quality_limits=predictor.quality_limits,
         max_image_bytes=config.infer.max_image_bytes,
         max_image_pixels=config.infer.max_image_pixels,
         package_version=__version__,
     )
     specs = dict.fromkeys(member.metadata.preprocessing for member in members)
     pixels = {spec: f"pixels_{index}" for index, spec in enumerate(specs)}
-    return Plan(settings, backend, available_cpus(), description, pixels)
+    counts = {
+        member.model: count for member, count in zip(description.members, features, strict=True) if count is not None
+    }
+    return Plan(settings, backend, available_cpus(), description, pixels, counts)
 
 
-def _graph(member: Predictor) -> "onnx.ModelProto":
-    """A member's network as a graph that takes pixels."""
+def _graph(member: Predictor) -> tuple["onnx.ModelProto", int | None]:
+    """A member's network as a graph that takes pixels, and how many features it gives, where its gate wants them."""
     import onnx
 
     path = Path(member.identity.path)
@@ -142,8 +150,8 @@ def _graph(member: Predictor) -> "onnx.ModelProto":
         from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
 
         model = to_onnx(restore_network(load_checkpoint(path), path), member.metadata)
-    take_pixels(model, member.metadata.preprocessing, len(member.views))
-    return model
+    wants_features = member.gate is not None and member.gate.record.score in NEEDS_FEATURES
+    return model, take_pixels(model, member.metadata.preprocessing, len(member.views), features=wants_features)
 
 
 def _check_place(target: Path) -> None:
@@ -179,6 +187,11 @@ def _check(comparison: Comparison, tolerance: float, target: Path) -> None:
             f"{target} was not written: its probabilities differ from the local predictor's by up to "
             f"{comparison.max_difference:.1e} on {comparison.origin}; expected at most export.tolerance={tolerance:g}"
         )
+    if comparison.max_foreign_difference > FOREIGN_TOLERANCE:
+        raise ExportError(
+            f"{target} was not written: how foreign photos are to it differs from the local predictor's by up to "
+            f"{comparison.max_foreign_difference:.1e} on {comparison.origin}; expected at most {FOREIGN_TOLERANCE:g}"
+        )
 
 
 def _result(  # noqa: PLR0913, PLR0917
@@ -207,6 +220,7 @@ def _result(  # noqa: PLR0913, PLR0917
         compared_on=comparison.origin,
         pictures=comparison.pictures,
         max_difference=comparison.max_difference,
+        max_foreign_difference=comparison.max_foreign_difference,
         tolerance=tolerance,
         build=f"sh {target / 'build_engines.sh'}" if plan.backend == "tensorrt" else None,
         serve=f"tritonserver --model-repository={target / 'models'}",

@@ -9,8 +9,8 @@ import asyncio
 import random
 import re
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
@@ -29,8 +29,18 @@ from cassava_leaf_disease.errors import (
     ImageError,
     MissingDependencyError,
 )
+from cassava_leaf_disease.imaging.quality import PhotoQuality
 from cassava_leaf_disease.inference.predictor import to_prediction
-from cassava_leaf_disease.inference.served import DESCRIPTION_KEY, ENSEMBLE, IMAGE, MODEL, PROBABILITIES, ServedModel
+from cassava_leaf_disease.inference.served import (
+    DESCRIPTION_KEY,
+    ENSEMBLE,
+    FOREIGN,
+    IMAGE,
+    MODEL,
+    PROBABILITIES,
+    QUALITY,
+    ServedModel,
+)
 
 if TYPE_CHECKING:
     from tritonclient.grpc import InferResult
@@ -113,9 +123,18 @@ class TritonClient:
         except ImageError as error:
             text = str(error)
             raise type(error)(name + text.removeprefix("photo") if text.startswith("photo:") else text) from None
-        probabilities = result.as_numpy(PROBABILITIES)[0].tolist()
-        identity = self.identity(served)
-        return to_prediction(probabilities, identity, served.thresholds, None, served.views, top_k=top_k, name=name)
+        quality, foreign = result.as_numpy(QUALITY), result.as_numpy(FOREIGN)  # None where nothing has a gate
+        return to_prediction(
+            result.as_numpy(PROBABILITIES)[0].tolist(),
+            self.identity(served),
+            served.thresholds,
+            served.quality_limits,
+            served.views,
+            top_k=top_k,
+            name=name,
+            quality=None if quality is None else _quality(quality[0].tolist()),
+            foreign=None if foreign is None else float(foreign[0, 0]),
+        )
 
     async def describe(self) -> ServedModel:
         """What the server serves, read anew.
@@ -290,6 +309,12 @@ def require_client() -> None:
         import tritonclient.grpc  # noqa: F401
     except ImportError:
         raise MissingDependencyError("Triton's client", "triton") from None
+
+
+def _quality(row: Sequence[float]) -> PhotoQuality:
+    """From the tensor's row, which has a place for each field."""
+    named = dict(zip((field.name for field in fields(PhotoQuality)), row, strict=True))
+    return PhotoQuality(**{**named, "colors": int(named["colors"])})  # type: ignore[arg-type]
 
 
 def _pauses() -> Iterator[float]:

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from cassava_leaf_disease.errors import ImageError
-from cassava_leaf_disease.export.triton.backend.settings import error_text, read_settings
+from cassava_leaf_disease.export.triton.backend.settings import error_text, quality_row, read_settings
 from cassava_leaf_disease.imaging.decode import DecodeLimits, decode_image
-from cassava_leaf_disease.inference.served import IMAGE, PreprocessSettings
-from cassava_leaf_disease.inference.views import UInt8Image, views_of
+from cassava_leaf_disease.inference.served import IMAGE, QUALITY, PreprocessSettings
+from cassava_leaf_disease.inference.views import views_of
 
 
 class TritonPythonModel:
@@ -34,17 +35,18 @@ class TritonPythonModel:
                 error=pb_utils.TritonError(error_text(error), pb_utils.TritonError.INVALID_ARG)
             )
         return pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, np.stack([photo[name] for photo in photos])) for name in self._settings.pixels]
+            [pb_utils.Tensor(name, np.stack([photo[name] for photo in photos])) for name in photos[0]]
         )
 
-    def _prepare(self, data: bytes, name: str) -> dict[str, UInt8Image]:
-        """The views of one photo for each tensor: (V, S, S, 3), of one view (S, S, 3)."""
+    def _prepare(self, data: bytes, name: str) -> dict[str, npt.NDArray[Any]]:
+        """The views of one photo for each tensor: (V, S, S, 3), of one view (S, S, 3); and its quality."""
         image = decode_image(data, self._limits, name=name)
         views = {
             tensor: views_of(image, spec, cast("Any", self._settings.tta))
             for tensor, spec in self._settings.pixels.items()
         }
-        return {tensor: shown[0] if len(shown) == 1 else shown for tensor, shown in views.items()}
+        quality = {QUALITY: quality_row(image)} if self._settings.quality else {}
+        return {tensor: shown[0] if len(shown) == 1 else shown for tensor, shown in views.items()} | quality
 
 
 def _name(index: int, count: int) -> str:
