@@ -54,7 +54,7 @@ def test_the_file_lands_beside_the_checkpoint_and_answers_alike(
     assert (result.pictures, result.compared_on) == (10, f"10 photos of {photos}")
     assert (result.opset, result.agreement) == (OPSET, 1.0)
     assert (result.precision, result.accuracy) == ("fp32", None)
-    assert 0 <= result.mean_difference <= result.max_difference <= result.tolerance == 1e-4
+    assert 0 <= result.mean_difference <= result.max_difference <= 1e-4 == result.tolerance
     assert ExportResult.model_validate_json(result.model_dump_json()) == result
     answers = [
         load_predictor(FoundModel(path, "explicit"), "cpu").predict_bytes(photo_bytes, name="a").probabilities

@@ -8,7 +8,7 @@ from cassava_leaf_disease.errors import CheckpointError
 from cassava_leaf_disease.imaging.quality import PhotoQuality
 from cassava_leaf_disease.inference.engines.base import EngineOutputs
 from cassava_leaf_disease.inference.gate import Gate, judge, loosest, open_gate
-from cassava_leaf_disease.inference.predictor import combine_foreign
+from cassava_leaf_disease.inference.vote import combine_foreign
 from cassava_leaf_disease.modeling.metadata import GateRecord, ModelMetadata, QualityLimits
 
 LIMITS = QualityLimits(

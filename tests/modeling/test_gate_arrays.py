@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from cassava_leaf_disease.errors import CheckpointError
-from cassava_leaf_disease.modeling.gate_arrays import decode_arrays, encode_arrays
+from cassava_leaf_disease.modeling.gate_arrays import GateArrays, decode_arrays, encode_arrays
 
-ARRAYS = {"mean": np.arange(3, dtype=np.float16), "components": np.ones((2, 3), np.float32) / 3}
+ARRAYS: GateArrays = {"mean": np.arange(3, dtype=np.float16), "components": np.ones((2, 3), np.float32) / 3}
 
 
 def test_arrays_come_back_as_they_were() -> None:

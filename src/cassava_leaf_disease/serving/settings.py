@@ -155,7 +155,7 @@ def settings_for(config: AppConfig) -> ServingSettings:
         raise ConfigError(
             "infer.checkpoint_path: several files; expected one: write an ensemble with `cassava ensemble`, and name it"
         )
-    if infer.engine != "local":
+    if infer.engine == "triton":
         typed |= {"engine": infer.engine, "triton_url": infer.triton_url}
     if infer.checkpoint_path is not None:
         typed["checkpoint_path"] = infer.checkpoint_path

@@ -31,6 +31,7 @@ from cassava_leaf_disease.storage.s3_transfer import sha256_of
 if TYPE_CHECKING:
     import onnx
 
+TOLERANCE: Final = 1e-4  # largest difference of a probability from the local predictor, unless export.tolerance says
 FOREIGN_TOLERANCE: Final = 1e-3  # on a scale where the leaves of the training end at 1
 DESCRIPTION_FILE: Final = "cassava.json"  # by which a folder is known as one of ours
 
@@ -87,6 +88,7 @@ def export_triton(config: AppConfig) -> TritonResult:
     started = time.perf_counter()
     settings = config.export.triton
     target = settings.output_dir or config.paths.outputs_dir / "triton"
+    tolerance = config.export.tolerance or TOLERANCE
     _check_place(target)
     limits = DecodeLimits(config.infer.max_image_bytes, config.infer.max_image_pixels)
     predictor = load_found(find_model(config), "cpu", limits, config.infer.tta)
@@ -97,8 +99,8 @@ def export_triton(config: AppConfig) -> TritonResult:
         write_folder(folder, plan, by_name, [member.gate for member in predictor.members])
         (folder / DESCRIPTION_FILE).write_text(plan.description.model_dump_json(indent=2) + "\n", encoding="utf-8")
         comparison = compare(predictor, plan, list(by_name.values()), config.paths.data_dir)
-        _check(comparison, config.export.tolerance, target)
-    return _result(target, predictor, plan, comparison, config.export.tolerance, time.perf_counter() - started)
+        _check(comparison, tolerance, target)
+    return _result(target, predictor, plan, comparison, tolerance, time.perf_counter() - started)
 
 
 def _plan(config: AppConfig, settings: TritonConfig, predictor: AnyPredictor, features: Sequence[int | None]) -> Plan:
