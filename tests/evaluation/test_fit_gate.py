@@ -1,6 +1,7 @@
 """A checkpoint's gate, fitted on its own photos and kept in the file, in an exported one too."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
 from cassava_leaf_disease.errors import ConfigError, DataError
@@ -31,7 +33,7 @@ def leaves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def words(leaves: Path) -> tuple[str, ...]:
     return (
         "data.synthetic.enabled=false",
@@ -45,11 +47,17 @@ def words(leaves: Path) -> tuple[str, ...]:
     )
 
 
+@pytest.fixture(scope="module")
+def trained_run(tmp_path_factory: pytest.TempPathFactory, small_words: tuple[str, ...], words: tuple[str, ...]) -> Path:
+    """A run without a gate; read only."""
+    outputs_dir = tmp_path_factory.mktemp("trained")
+    return train(load_config([*small_words, *words, f"paths.outputs_dir={outputs_dir}"])).run_dir
+
+
 @pytest.fixture
-def checkpoint(small_config: SmallConfig, words: tuple[str, ...]) -> Path:
-    trained = train(small_config(*words)).checkpoint
-    assert trained is not None
-    return trained
+def checkpoint(tmp_path: Path, trained_run: Path) -> Path:
+    """Its best checkpoint, in a copy of its folder."""
+    return Path(shutil.copytree(trained_run, tmp_path / "run")) / "checkpoints" / "best.ckpt"
 
 
 @pytest.fixture

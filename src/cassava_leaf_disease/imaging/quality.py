@@ -54,7 +54,7 @@ def measure_quality(image: npt.NDArray[np.uint8]) -> PhotoQuality:
 
 
 def _halved(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Large photos shrunk by a whole factor first: 12 megapixels in 8 ms instead of 38, the same to about 1%."""
+    """Large photos shrunk by a whole factor first: 12 megapixels in 45 ms of a core instead of 70."""
     factor = min(image.shape[:2]) // (2 * WORKING_SIDE_PX)
     return image if factor < 2 else np.asarray(Image.fromarray(image).reduce(factor))
 
