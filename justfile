@@ -75,6 +75,14 @@ bench-recipes *arguments:
 bench-serve *arguments:
     uv run python benchmarks/bench_serve.py {{ arguments }}
 
+# photos a second of a real tritonserver against this process, and failures under load
+bench-triton *arguments:
+    uv run python benchmarks/bench_triton.py {{ arguments }}
+
+# serve what export-triton wrote, by the tritonserver of a wheel: just triton outputs/triton
+triton *arguments:
+    uv run python tools/triton_server.py {{ arguments }}
+
 # write the resolved tree into pyproject.toml; --upgrade takes newer versions (uvx --from rust-just just pin)
 pin *arguments:
     uv run --no-project python tools/pin_tree.py {{ arguments }}
