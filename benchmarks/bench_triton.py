@@ -7,8 +7,8 @@ For each number of `preprocess` instances: exports the repository, starts a real
 16 requests under way at a time by the client that `infer` uses, and asks the local predictor in 2 threads before and
 after. Tells failures, p50 and p99, the ratio of throughputs, and where the server spent its time (its own statistics,
 for each model: milliseconds for a photo in the queue and in the work). The last number of instances is asked for
-`--seconds`, the others for a third of that. Ratios hold better than seconds. Without `--members` two networks with random weights
-are made (resnet18 and mobilenetv2, 224 px).
+`--seconds`, the others for a third of that. Ratios hold better than seconds. Without `--members` two networks with
+random weights are made (resnet18 and mobilenetv2, 224 px).
 """
 
 import argparse

@@ -59,7 +59,17 @@ WANT_MORE = {
         "track",
         "publish",
     ),
-    *("prepare", "split", "ensemble", "pseudo-label", "plants", "fit-gate", "audit"),
+    *(
+        "prepare",
+        "split",
+        "ensemble",
+        "pseudo-label",
+        "plants",
+        "fit-gate",
+        "audit",
+        "export-triton",
+        "export-tensorrt",
+    ),
 }
 
 
@@ -67,7 +77,8 @@ def needs_photos(words: list[str]) -> bool:
     """Whether a command of a door wants what is not there."""
     asks_only = {"--help", "--cfg"} & set(words)
     drawn = {"--synthetic", "data.synthetic.enabled=true"} & set(words)
-    return words[1] in WANT_MORE and not asks_only and not drawn
+    asks_triton = "infer.engine=triton" in words
+    return (words[1] in WANT_MORE or asks_triton) and not asks_only and not drawn
 
 
 DOOR_COMMANDS = [words for words in commands() if words[0] in DOORS]
