@@ -31,7 +31,7 @@ from cassava_leaf_disease.serving.app import build_answerer, build_app
 from cassava_leaf_disease.serving.http import BoundedHttpProtocol
 from cassava_leaf_disease.serving.metrics import Metrics
 from cassava_leaf_disease.serving.serve import address_of, bound_socket
-from cassava_leaf_disease.serving.settings import load_settings, with_settings
+from cassava_leaf_disease.serving.settings import ServingSettings, load_settings, with_settings
 
 BuildService = Callable[..., FastAPI]
 Running = Callable[[FastAPI], AbstractContextManager[httpx2.Client]]
@@ -40,8 +40,8 @@ Running = Callable[[FastAPI], AbstractContextManager[httpx2.Client]]
 @pytest.fixture(autouse=True, scope="session")
 def no_settings_of_the_user() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("CASSAVA_") and name != "CASSAVA_TEST_DATA"]:
-            patch.delenv(name)
+        for name in ServingSettings.model_fields:
+            patch.delenv(f"CASSAVA_{name.upper()}", raising=False)
         yield
 
 
