@@ -1,16 +1,19 @@
 """Builds the wheel and runs it in an empty environment without extras.
 
-What must hold there: the doors answer, the YAML files came along, and a command that needs an extra says which one
-in one line and exit code 2.
+What must hold there: the doors answer, the YAML files and the web page came along, the service diagnoses a photo with
+an exported model, and a command that needs an extra says which one in one line and exit code 2.
 """
 
+import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("torch", "lightning", "timm", "mlflow", "boto3", "cv2", "sklearn", "pandas")
@@ -41,11 +44,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="cassava-wheel-") as folder:
         scripts = install_wheel(Path(folder))
         mistakes = [said for expected in EXPECTATIONS if (said := find_mistake(expected, scripts))]
+        mistakes += ask_service(scripts, Path(folder))
         found = [name for name in HEAVY if has_module(scripts, name)]
     mistakes += [f"the base install brings {name}" for name in found]
     sys.stderr.writelines(f"{mistake}\n" for mistake in mistakes)
     if not mistakes:
-        print(f"the wheel answers as expected without extras ({len(EXPECTATIONS)} command lines)")
+        print(f"the wheel answers as expected without extras ({len(EXPECTATIONS)} command lines, one photo)")
     return 1 if mistakes else 0
 
 
@@ -74,6 +78,58 @@ def find_mistake(expected: Expectation, scripts: Path) -> str | None:
     return said_in_full if wrong else None
 
 
+def ask_service(scripts: Path, folder: Path) -> list[str]:
+    """What is wrong with the service's answer about a drawn leaf, and with its page."""
+    model, leaf = export_small_model(folder), draw_leaf_photo(folder)
+    words = [str(scripts / "cassava"), "serve", "serve.port=0", f"infer.checkpoint_path={model}"]
+    service = subprocess.Popen(
+        words, cwd=scripts.parent, env=surroundings(), text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    said: list[str] = []
+    url = None
+    for line in service.stderr or ():
+        said.append(line)
+        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+            url = found[0]
+            break
+    try:
+        if url is None:
+            return [f"cassava serve does not start; got:\n{''.join(said)}"]
+        page = urlopen(url, timeout=60).read()  # noqa: S310  our own address
+        body = (
+            b'--b\r\nContent-Disposition: form-data; name="file"; filename="leaf.jpg"\r\n\r\n' + leaf + b"\r\n--b--\r\n"
+        )
+        form = {"Content-Type": "multipart/form-data; boundary=b"}
+        asked = Request(f"{url}/predict", body, form)  # noqa: S310
+        answer = json.load(urlopen(asked, timeout=60))  # noqa: S310
+    finally:
+        service.terminate()
+        service.communicate()
+    mistakes = [] if b"<html" in page else ["cassava serve: no page at /"]
+    return mistakes if "verdict" in answer else [*mistakes, f"cassava serve: no diagnosis of a leaf; got {answer}"]
+
+
+def export_small_model(folder: Path) -> Path:
+    """The smallest network of timm with drawn weights as ONNX, made in the environment that runs this program."""
+    checkpoint = folder / "small.ckpt"
+    script = f"from serve_stand_in import write; write({str(checkpoint)!r}, 'test_resnet', 64)"
+    benchmarks = {**os.environ, "PYTHONPATH": str(ROOT / "benchmarks")}
+    subprocess.run([sys.executable, "-c", script], env=benchmarks, check=True)
+    words = ("export", f"infer.checkpoint_path={checkpoint}", f"paths.data_dir={folder}", "export.tolerance=0.1")
+    subprocess.run([sys.executable, "-m", "cassava_leaf_disease", *words], check=True, capture_output=True)
+    return checkpoint.with_suffix(".onnx")
+
+
+def draw_leaf_photo(folder: Path) -> bytes:
+    """A drawn leaf as a JPEG file's bytes."""
+    from PIL import Image
+
+    from cassava_leaf_disease.data.synthetic import draw_leaf
+
+    Image.fromarray(draw_leaf(1, 3, 300)).save(folder / "leaf.jpg")
+    return (folder / "leaf.jpg").read_bytes()
+
+
 def has_module(scripts: Path, name: str) -> bool:
     """Whether the environment can import a library."""
     question = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is None)"
@@ -82,10 +138,14 @@ def has_module(scripts: Path, name: str) -> bool:
 
 def run_apart(scripts: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Runs a script of the environment in its parent folder, away from this repository."""
-    hidden = {"PYTHONPATH", "CASSAVA_ROOT", "VIRTUAL_ENV"}
-    surroundings = {name: value for name, value in os.environ.items() if name not in hidden}
     command = [str(scripts / words[0]), *words[1:]]
-    return subprocess.run(command, cwd=scripts.parent, env=surroundings, check=False, capture_output=True, text=True)
+    return subprocess.run(command, cwd=scripts.parent, env=surroundings(), check=False, capture_output=True, text=True)
+
+
+def surroundings() -> dict[str, str]:
+    """The environment variables without those that lead back to this repository."""
+    hidden = {"PYTHONPATH", "CASSAVA_ROOT", "VIRTUAL_ENV"}
+    return {name: value for name, value in os.environ.items() if name not in hidden}
 
 
 def uv(*words: str) -> None:

@@ -20,6 +20,7 @@ from cassava_leaf_disease.serving.logs import configure_service_logging
 from cassava_leaf_disease.serving.metrics import Metrics
 from cassava_leaf_disease.serving.settings import ServingSettings, settings_for, with_settings
 
+_BACKLOG = 2048
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ def serve(config: AppConfig) -> ServeResult:
         app = build_app(settings, answerer, metrics)
         url = address_of(listener)
         _warn_if_open(settings)
+        listener.listen(_BACKLOG)  # from now on who comes is served, if not at once
         _log.info("serving at %s", url)
         started = time.monotonic()
         server = uvicorn.Server(
