@@ -58,6 +58,7 @@ WANT_MORE = {
         "export",
         "track",
         "publish",
+        "serve",
     ),
     *(
         "prepare",
