@@ -48,7 +48,7 @@ the digest of `cassava.json`, which says what answers.
 
 The Python that Triton's Python backend uses must be the one that has those packages. Ports: 8000 HTTP, 8001 gRPC,
 8002 metrics. Photos that cannot be used are answered with the status INVALID_ARGUMENT and a text that names the kind:
-`UnsupportedImageError`, `CorruptImageError` or `ImageTooLargeError`.
+`UnsupportedImageError`, `CorruptImageError`, `ImageTooLargeError` or `TooManyPixelsError`.
 """
 
 _BUILD: Final = """#!/bin/sh
