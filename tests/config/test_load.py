@@ -320,7 +320,7 @@ def test_all_wrong_values_are_told_together_each_once() -> None:
 def test_every_key_tells_what_it_accepts() -> None:
     composed = OmegaConf.create(load_config().model_dump(mode="json"))
     for key in accepted_keys():
-        OmegaConf.update(composed, key, {"no": 1}, merge=False)
+        OmegaConf.update(composed, key, {"no": {"no": 1}}, merge=False)
 
     with pytest.raises(ConfigError) as error:
         parse_config(composed)

@@ -26,6 +26,8 @@ def answer(**changes: Any) -> dict[str, Any]:
         "probabilities": probabilities,
         "top_k": [{"class_id": 3, "class_name": CLASS_NAMES[3], "prob": 0.4}],
         "verdict": "uncertain",
+        "reasons": [],
+        "checks": [],
         "model": {"name": "m", "version": "1", "source": "explicit", "path": str(Path("best.ckpt"))},
         "image": None,
     } | changes
