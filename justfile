@@ -63,6 +63,10 @@ bench-train *arguments:
 bench-audit *arguments:
     uv run python benchmarks/bench_audit.py {{ arguments }}
 
+# images a second of each engine, and one photo from bytes to verdict
+bench-infer *arguments:
+    uv run python benchmarks/bench_infer.py {{ arguments }}
+
 # one device against several: just bench-scale --devices 1,2
 bench-scale *arguments:
     uv run python benchmarks/bench_scale.py {{ arguments }}

@@ -8,25 +8,38 @@ import pytest
 import torch
 from torch import nn
 
-from cassava_leaf_disease.config.schema import AppConfig, Tta
+from cassava_leaf_disease.config.schema import AppConfig, OodScore, Tta
 from cassava_leaf_disease.data.datamodule import LeafDataModule
 from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
 from cassava_leaf_disease.errors import ConfigError, DataError
 from cassava_leaf_disease.evaluation.evaluate import evaluate
 from cassava_leaf_disease.export.network import EnsembleNetwork
 from cassava_leaf_disease.export.onnx import export
+from cassava_leaf_disease.export.triton.repository import export_triton
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.engines.onnx_engine import OnnxEngine
 from cassava_leaf_disease.inference.engines.torch_engine import TorchEngine
-from cassava_leaf_disease.inference.ensemble import Combination, load_found, read_ensemble
+from cassava_leaf_disease.inference.ensemble import load_found, read_ensemble
 from cassava_leaf_disease.inference.make_ensemble import write_ensemble
-from cassava_leaf_disease.modeling.metadata import ModelMetadata, Thresholds
+from cassava_leaf_disease.inference.ood import fit_arrays, score_outputs
+from cassava_leaf_disease.inference.vote import Combination
+from cassava_leaf_disease.modeling.checkpoint import describe_anew, load_checkpoint
+from cassava_leaf_disease.modeling.metadata import GateRecord, ModelMetadata, QualityLimits, Thresholds
 from cassava_leaf_disease.training.fit import describe_model
 
 Config = Callable[..., AppConfig]
 WriteCheckpoint = Callable[[Path, ModelMetadata], Path]
 WriteMember = Callable[..., Path]
+NO_LIMITS = QualityLimits(
+    min_sharpness=0,
+    min_brightness=0,
+    max_brightness=1,
+    min_contrast=0,
+    max_dark=1,
+    max_bright=1,
+    min_colors=0,
+)
 
 
 @pytest.fixture
@@ -76,7 +89,68 @@ def test_members_of_one_preprocessing_become_one_graph_that_answers_as_they_do(
     assert whole.maps == pytest.approx(0.75 * maps[0] / 2 + 0.25 * maps[1], abs=1e-4)
 
 
-def test_members_without_weight_stay_out_and_float16_serves_ensembles_too(
+def gated(path: Path, score: OodScore, seed: int) -> Path:
+    """A checkpoint that gets a gate from noise."""
+    loaded = load_checkpoint(path)
+    batch = np.random.default_rng(seed).standard_normal((20, 3, 64, 64), np.float32)
+    outputs = TorchEngine(path, "cpu").run(batch)
+    arrays = fit_arrays(score, outputs, np.arange(20) % 5, 6)
+    scores = score_outputs(score, arrays, outputs, 2)
+    record = GateRecord(
+        score=score,
+        typical=float(np.median(scores)),
+        limit=float(scores.max()) + 0.1 * seed,
+        neighbors=2,
+        max_refused=0.05,
+        quality=NO_LIMITS.model_copy(update={"min_sharpness": float(seed)}),
+        photos={"train": 20, "val": 20},
+    )
+    describe_anew(path, loaded, loaded.metadata.model_copy(update={"gate": record}), arrays)
+    return path
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_one_graph_carries_the_gates_of_its_members(
+    precision: str, small_config: Config, member: WriteMember, photo_bytes: bytes, tmp_path: Path
+) -> None:
+    paths = [
+        gated(member("a"), "mahalanobis", 1),
+        member("b", temperature=2.0, backbone="test_efficientnet"),
+        gated(member("c", temperature=3.0), "knn", 2),
+    ]
+    words = f"infer.checkpoint_path=[{paths[0]},{paths[1]},{paths[2]}]", f"export.precision={precision}"
+
+    result = export(small_config(*words))
+
+    with pytest.raises(
+        ConfigError, match=r"onnx: several networks with gates in one file, .* type infer"
+    ):
+        export_triton(small_config(f"infer.checkpoint_path={result.path}"))
+    together = load_found(FoundModel(paths[0], "explicit", tuple(paths)), "cpu").predict_bytes(photo_bytes, name="a")
+    alone = load_found(FoundModel(result.path, "explicit"), "cpu").predict_bytes(photo_bytes, name="a")
+    assert result.refused is not None
+    assert result.refused == pytest.approx(result.refused_before, abs=0.02)
+    assert [check.name for check in alone.checks] == [check.name for check in together.checks]
+    assert "foreign" in [check.name for check in alone.checks]
+    for seen, expected in zip(alone.checks, together.checks, strict=True):
+        assert seen.value == pytest.approx(expected.value, rel=0.02, abs=1e-3)
+        assert (seen.at_least, seen.at_most) == (expected.at_least, expected.at_most)
+
+
+def test_a_gate_that_needs_each_members_own_logits_takes_a_folder(
+    small_config: Config, member: WriteMember, tmp_path: Path
+) -> None:
+    both = f"infer.checkpoint_path=[{gated(member('a'), 'energy', 1)},{member('b', temperature=2.0)}]"
+
+    with pytest.raises(ConfigError, match=r"the gate of test_resnet .* judges by energy, .* type export\.output_path="):
+        export(small_config(both))
+    folder = export(small_config(both, "export.output_path=apart"))
+
+    assert folder.refused == folder.refused_before is not None
+    assert [file.refused is None for file in folder.files] == [False, True]
+
+
+def test_float16_serves_ensembles_too_and_members_may_have_no_weight(
     small_config: Config, member: WriteMember, photo_bytes: bytes, tmp_path: Path
 ) -> None:
     paths = [member("a", temperature=2.0), member("b", temperature=0.5), member("c")]
@@ -91,7 +165,7 @@ def test_members_without_weight_stay_out_and_float16_serves_ensembles_too(
     result = export(small_config(f"infer.checkpoint_path={both.parent}", "export.precision=fp16"))
 
     assert result.path == both.parent / "ensemble.fp16.onnx"
-    assert len(OnnxEngine(result.path, "cpu").metadata.members) == 2
+    assert len(OnnxEngine(result.path, "cpu").metadata.members) == 3
     assert answers(result.path, photo_bytes, "flips") == pytest.approx(answers(both, photo_bytes, "flips"), abs=5e-3)
 
 

@@ -11,7 +11,9 @@ from cassava_leaf_disease.config.schema import ExportConfig, Precision
 from cassava_leaf_disease.errors import ExportError
 from cassava_leaf_disease.export.pictures import Pictures
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
-from cassava_leaf_disease.inference.predictor import AnyPredictor
+from cassava_leaf_disease.inference.gate import FOREIGN_LIMIT
+from cassava_leaf_disease.inference.predictor import Answers, AnyPredictor, Prepared
+from cassava_leaf_disease.inference.vote import combine_foreign
 
 Probabilities = npt.NDArray[np.float64]
 
@@ -24,7 +26,8 @@ class Comparison(BaseModel):
 
     `max_difference` is the largest of any probability on the `pictures` compared, which `compared_on` names;
     `agreement` is the fraction of them whose most probable class is the same. Where their labels are at hand,
-    `accuracy_before` is the checkpoint's and `accuracy` the exported model's.
+    `accuracy_before` is the checkpoint's and `accuracy` the exported model's. Where there is a gate, `refused` is the
+    fraction of the pictures that it takes for no cassava leaf.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +39,8 @@ class Comparison(BaseModel):
     agreement: float
     accuracy_before: float | None = None
     accuracy: float | None = None
+    refused_before: float | None = None
+    refused: float | None = None
 
 
 def compare(expected: Probabilities, answers: Probabilities, pictures: Pictures) -> Comparison:
@@ -52,6 +57,12 @@ def compare(expected: Probabilities, answers: Probabilities, pictures: Pictures)
         accuracy_before=None if labels is None else float((before == labels).mean()),
         accuracy=None if labels is None else float((after == labels).mean()),
     )
+
+
+def refused(answers: Answers) -> float | None:
+    """The fraction of pictures that a gate, or several, take for no cassava leaf; None without any."""
+    foreign = [each for each in combine_foreign(answers.foreign) if each is not None]
+    return float(np.mean(np.array(foreign) > FOREIGN_LIMIT)) if foreign else None
 
 
 def tolerance_of(settings: ExportConfig) -> float | None:
@@ -99,8 +110,12 @@ def check(found: Comparison, settings: ExportConfig, target: Path) -> None:
         raise ExportError(f"{target} was not written: {wrong}")
 
 
-def probabilities_of(predictor: AnyPredictor, pictures: Pictures, spec: Preprocessing) -> Probabilities:
-    """`(N, C)`; the first picture goes alone, so that batches of different sizes are tried."""
+def answers_of(predictor: AnyPredictor, pictures: Pictures, spec: Preprocessing) -> Answers:
+    """What each member says; the first picture goes alone, so that batches of different sizes are tried."""
     images = pictures.images
     batches = [images[:1], *(images[start : start + BATCH] for start in range(1, len(images), BATCH))]
-    return np.concatenate([predictor.predict([{spec: image[None]} for image in batch]) for batch in batches])
+    each = [predictor.ask_each([Prepared({spec: image[None]}) for image in batch]) for batch in batches]
+    return Answers(
+        np.concatenate([answers.probabilities for answers in each], axis=1),
+        np.concatenate([answers.foreign for answers in each], axis=1),
+    )

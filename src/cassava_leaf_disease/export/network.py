@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cassava_leaf_disease import __version__
-from cassava_leaf_disease.inference.ensemble import Combination, EnsemblePredictor
+from cassava_leaf_disease.errors import ConfigError
+from cassava_leaf_disease.inference.ensemble import EnsemblePredictor
+from cassava_leaf_disease.inference.ood import NEEDS_FEATURES
+from cassava_leaf_disease.inference.vote import Combination
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
 from cassava_leaf_disease.modeling.outputs import DiagnosticNetwork, shows_its_work
 
@@ -66,29 +70,42 @@ def showing(network: nn.Module, image_size_px: int) -> nn.Module:
 
 
 def merge(predictor: EnsemblePredictor, networks: Sequence[nn.Module]) -> tuple[nn.Module, ModelMetadata]:
-    """An ensemble of one preprocessing as one network with one self-description; members without weight stay out."""
+    """An ensemble of one preprocessing as one network with one self-description.
+
+    Raises:
+        ConfigError: A member's gate judges by what the combined graph does not give.
+    """
     files = [member.metadata for member in predictor.members]
     size_px = files[0].preprocessing.image_size_px
-    counted = [index for index, weight in enumerate(predictor.weights) if weight > 0]
-    network = EnsembleNetwork(
-        [showing(networks[index], size_px) for index in counted],
-        [files[index].temperature for index in counted],
-        [predictor.weights[index] for index in counted],
-        predictor.combination,
-    )
-    return network, _describe(predictor, [files[index] for index in counted])
+    shown = [showing(network.eval(), size_px) for network in networks]
+    network = EnsembleNetwork(shown, [file.temperature for file in files], predictor.shares, predictor.combination)
+    with torch.no_grad():
+        answers = [member(torch.zeros(1, 3, size_px, size_px)) for member in shown]
+    sizes = [answer[1].shape[1] if isinstance(answer, tuple) else 0 for answer in answers]
+    for file in files:
+        if file.gate is not None and (file.gate.score not in NEEDS_FEATURES or 0 in sizes):
+            raise ConfigError(
+                f"the gate of {file.name} {file.version} judges by {file.gate.score}, which one graph for several "
+                "networks does not give; type export.output_path=FOLDER, for a file for each"
+            )
+    return network, _describe(predictor, files, sizes if 0 not in sizes else [0] * len(sizes))
 
 
-def _describe(predictor: EnsemblePredictor, members: Sequence[ModelMetadata]) -> ModelMetadata:
+def _describe(
+    predictor: EnsemblePredictor, members: Sequence[ModelMetadata], feature_sizes: Sequence[int]
+) -> ModelMetadata:
     """One description for all; `members` keeps theirs, and their splits."""
     first = members[0]
     fingerprints = {member.data_fingerprint for member in members}
+    priors = [member.class_prior for member in members if member.class_prior is not None]
+    mean = np.average(priors, axis=0, weights=predictor.shares).tolist() if len(priors) == len(members) else None
     return ModelMetadata(
         name=predictor.identity.name,
         version=predictor.identity.version,
         backbone=", ".join(dict.fromkeys(member.backbone for member in members)),
         preprocessing=first.preprocessing,
-        thresholds=predictor.thresholds,
+        thresholds=max((member.thresholds for member in members), key=lambda each: each.min_confidence),
+        class_prior=None if mean is None else tuple(mean),
         metrics={},
         epoch=0,
         data_fingerprint=fingerprints.pop() if len(fingerprints) == 1 else _SEVERAL,
@@ -98,4 +115,5 @@ def _describe(predictor: EnsemblePredictor, members: Sequence[ModelMetadata]) ->
         created_at=max(member.created_at for member in members),
         licence_notes=tuple(dict.fromkeys(note for member in members for note in member.licence_notes)),
         members=tuple(members),
+        feature_sizes=tuple(feature_sizes),
     )

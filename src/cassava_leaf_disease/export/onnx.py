@@ -15,11 +15,11 @@ from cassava_leaf_disease.domain import ModelSource
 from cassava_leaf_disease.errors import ConfigError, ExportError, first_line
 from cassava_leaf_disease.export.comparison import (
     Comparison,
-    Probabilities,
+    answers_of,
     check,
     compare,
     objection,
-    probabilities_of,
+    refused,
     tolerance_of,
 )
 from cassava_leaf_disease.export.half import to_half, to_half_weights
@@ -40,9 +40,9 @@ from cassava_leaf_disease.inference.ensemble import (
     MemberFile,
     load_found,
 )
-from cassava_leaf_disease.inference.predictor import AnyPredictor, Predictor, is_ensemble, is_exported
+from cassava_leaf_disease.inference.predictor import Answers, AnyPredictor, Predictor, is_ensemble, is_exported
 from cassava_leaf_disease.inference.vote import softmax
-from cassava_leaf_disease.modeling.gate_arrays import GATE_KEY, GateArrays, encode_arrays
+from cassava_leaf_disease.modeling.gate_arrays import GATE_KEY, GateArrays, encode_arrays, join_members
 from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata
 from cassava_leaf_disease.paths import ENSEMBLE_FILE
 from cassava_leaf_disease.storage.files import replacing, write_json
@@ -84,11 +84,11 @@ class ExportResult(Comparison):
 
 @dataclass(frozen=True)
 class _Written:
-    """An exported file, and both models' answers about the same pictures."""
+    """An exported file, and both models' answers about the same pictures, of one member each."""
 
     result: ExportResult
-    expected: Probabilities
-    answers: Probabilities
+    expected: Answers
+    answers: Answers
     pictures: Pictures
 
 
@@ -149,24 +149,30 @@ def _export_members(config: AppConfig, original: EnsemblePredictor, folder: Path
         ),
     )
     write_json(folder / ENSEMBLE_FILE, description.model_dump(mode="json"))
-    together = compare(
-        original.combine(np.stack([each.expected for each in written])),
-        original.combine(np.stack([each.answers for each in written])),
-        written[0].pictures,
+    before, after = (
+        Answers(
+            np.concatenate([getattr(each, which).probabilities for each in written]),
+            np.concatenate([getattr(each, which).foreign for each in written]),
+        )
+        for which in ("expected", "answers")
     )
+    pair = original.combine(before.probabilities), original.combine(after.probabilities)
+    gated = {"refused_before": refused(before), "refused": refused(after)}
+    together = compare(*pair, written[0].pictures).model_copy(update=gated)
     return _result(config, original, folder / ENSEMBLE_FILE, together, started, files)
 
 
 def _export_file(config: AppConfig, original: AnyPredictor, target: Path) -> _Written:
     started = time.perf_counter()
     settings = config.export
-    network, metadata = _network_of(original)
+    network, metadata, gate_arrays = _network_of(original)
     metadata = metadata.model_copy(update={"precision": settings.precision})
     calibration, pictures = _pictures(config, original.described[0])
-    model = to_onnx(network, metadata)
+    model = to_onnx(network, metadata, gate_arrays)
     del network  # its memory is needed for the comparison
     spec = metadata.preprocessing
-    expected = probabilities_of(original, pictures, spec)
+    expected = answers_of(original, pictures, spec)
+    wanted = original.combine(expected.probabilities)
     quantization = None
     if settings.precision == "fp16":
         model = to_half(model)
@@ -176,34 +182,37 @@ def _export_file(config: AppConfig, original: AnyPredictor, target: Path) -> _Wr
 
         def accepts(made: "onnx.ModelProto") -> bool:
             logits = logits_of(made, pictures.images, spec).astype(np.float64)
-            return objection(compare(expected, softmax(logits / metadata.temperature), pictures), settings) is None
+            return objection(compare(wanted, softmax(logits / metadata.temperature), pictures), settings) is None
 
         model, quantization = to_int8(model, calibration, spec, settings.int8.max_noise, accepts)
     with replacing(target) as file:
         file.write(model.SerializeToString())
         file.flush()
         written = Predictor(OnnxEngine(Path(file.name), "cpu"), FoundModel(target, "explicit"))
-        answers = probabilities_of(written, pictures, spec)
-        compared = compare(expected, answers, pictures)
+        answers = answers_of(written, pictures, spec)
+        compared = compare(wanted, answers.probabilities[0], pictures)
         check(compared, settings, target)
     _log.info(
         "%s answers as %s: largest difference %.1e on %s",
         *(target, original.identity.path, compared.max_difference, pictures.origin),
     )
-    result = _result(config, original, target, compared, started)
+    gated = {"refused_before": refused(expected), "refused": refused(answers)}
+    result = _result(config, original, target, compared.model_copy(update=gated), started)
     return _Written(result.model_copy(update={"quantization": quantization}), expected, answers, pictures)
 
 
-def _network_of(original: AnyPredictor) -> "tuple[nn.Module, ModelMetadata]":
+def _network_of(original: AnyPredictor) -> "tuple[nn.Module, ModelMetadata, GateArrays | None]":
     from cassava_leaf_disease.export.network import merge
     from cassava_leaf_disease.inference.engines.torch_engine import restore_network
     from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
 
     paths = [Path(member.identity.path) for member in original.members]
-    networks = [restore_network(load_checkpoint(path), path) for path in paths]
+    loaded = [load_checkpoint(path) for path in paths]
+    networks = [restore_network(*pair) for pair in zip(loaded, paths, strict=True)]
     if isinstance(original, EnsemblePredictor):
-        return merge(original, networks)
-    return networks[0], original.members[0].metadata
+        network, metadata = merge(original, networks)
+        return network, metadata, join_members([each.gate_arrays for each in loaded]) or None
+    return networks[0], loaded[0].metadata, loaded[0].gate_arrays
 
 
 def _pictures(config: AppConfig, metadata: ModelMetadata) -> tuple[Pictures | None, Pictures]:

@@ -76,7 +76,7 @@ class EnsemblePredictor(AnyPredictor):
         limits: DecodeLimits | None = None,
     ) -> None:
         thresholds = max((member.metadata.thresholds for member in members), key=lambda each: each.min_confidence)
-        quality_limits = loosest([member.gate.record.quality for member in members if member.gate is not None])
+        quality_limits = loosest([member.gate.quality for member in members if member.gate is not None])
         super().__init__(identity, thresholds, tta, limits, quality_limits)
         self._members = tuple(members)
         self.weights = tuple(weights)

@@ -4,18 +4,18 @@ Everything is computed in numpy, from what the model file holds; a file without 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from cassava_leaf_disease.domain import Check, Verdict
-from cassava_leaf_disease.errors import CheckpointError
+from cassava_leaf_disease.errors import CheckpointError, ConfigError
 from cassava_leaf_disease.imaging.quality import PhotoQuality
 from cassava_leaf_disease.inference.engines.base import EngineOutputs
 from cassava_leaf_disease.inference.ood import check_arrays, score_outputs
-from cassava_leaf_disease.modeling.gate_arrays import GateArrays
+from cassava_leaf_disease.modeling.gate_arrays import GateArrays, arrays_of_member
 from cassava_leaf_disease.modeling.metadata import GateRecord, ModelMetadata, QualityLimits
 
 FOREIGN_LIMIT: Final = 1.0  # of `Gate.foreign`
@@ -41,6 +41,36 @@ class Gate:
             raise CheckpointError(f"the model's gate does not fit its network's features; {_MEND}") from None
         return (scores - self.record.typical) / (self.record.limit - self.record.typical)
 
+    @property
+    def quality(self) -> QualityLimits:
+        """What a usable photo keeps to."""
+        return self.record.quality
+
+
+@dataclass(frozen=True)
+class EnsembleGate:
+    """The gates of several networks in one file, each with the place of its network's features among all of them."""
+
+    gates: tuple[tuple[Gate, slice], ...]
+
+    def foreign(self, outputs: EngineOutputs) -> npt.NDArray[np.float64]:
+        """The mean over the gates, `(N,)`, as of an ensemble of several files.
+
+        Raises:
+            CheckpointError: As `Gate.foreign`.
+        """
+        features = np.empty((len(outputs.logits), 0)) if outputs.features is None else outputs.features
+        each = [gate.foreign(replace(outputs, features=features[:, place])) for gate, place in self.gates]
+        mean: npt.NDArray[np.float64] = np.mean(each, axis=0)
+        return mean
+
+    @property
+    def quality(self) -> QualityLimits:
+        """Limits that a photo breaks only where it breaks those of every network."""
+        limits = loosest([gate.quality for gate, _ in self.gates])
+        assert limits is not None  # noqa: S101  there is a gate
+        return limits
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -51,12 +81,37 @@ class Judgement:
     checks: tuple[Check, ...]
 
 
-def open_gate(metadata: ModelMetadata, arrays: GateArrays | None, origin: str) -> Gate | None:
+def open_gate(metadata: ModelMetadata, arrays: GateArrays | None, origin: str) -> Gate | EnsembleGate | None:
     """The gate of a model file, None where none was fitted; `origin` is what error messages call the file.
 
     Raises:
         CheckpointError: What the file says of its gate and the gate's arrays do not fit together.
     """
+    if metadata.members:
+        gates, start = [], 0
+        for index, (member, size) in enumerate(zip(metadata.members, metadata.feature_sizes, strict=True)):
+            gate = _open_one(member, arrays_of_member(arrays or {}, index), origin)
+            gates += [] if gate is None else [(gate, slice(start, start + size))]
+            start += size
+        return EnsembleGate(tuple(gates)) if gates else None
+    return _open_one(metadata, arrays, origin)
+
+
+def single_gate(gate: Gate | EnsembleGate | None, origin: str) -> Gate | None:
+    """The gate of one network, for those who keep a gate for each; `origin` is the file that it is from.
+
+    Raises:
+        ConfigError: The file holds several networks with gates.
+    """
+    if isinstance(gate, EnsembleGate):
+        raise ConfigError(
+            f"{origin}: several networks with gates in one file, which has no place here; "
+            "type infer.checkpoint_path=ensemble.json of the models that it was exported from"
+        )
+    return gate
+
+
+def _open_one(metadata: ModelMetadata, arrays: GateArrays | None, origin: str) -> Gate | None:
     if metadata.gate is None:
         return None
     try:

@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +24,17 @@ GATE_FORMAT: Final = 1
 GateArrays = Mapping[str, npt.NDArray[np.floating[Any]]]
 _TYPES: Final = {"float16": "<f2", "float32": "<f4"}
 _MEND: Final = "type cassava fit-gate again, and export again"
+
+
+def join_members(arrays: Sequence[GateArrays | None]) -> dict[str, npt.NDArray[np.floating[Any]]]:
+    """The arrays of several networks under names of their own, for a file that holds them all."""
+    return {f"{index}/{name}": array for index, each in enumerate(arrays) for name, array in (each or {}).items()}
+
+
+def arrays_of_member(arrays: GateArrays, index: int) -> dict[str, npt.NDArray[np.floating[Any]]]:
+    """Those of one of these networks."""
+    prefix = f"{index}/"
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def encode_arrays(arrays: GateArrays) -> str:

@@ -111,7 +111,8 @@ class ModelMetadata(BaseModel):
     """The self-description of a checkpoint or an exported model.
 
     `class_prior` is its mean answer about the validation photos, where it was calibrated on them. `members` are
-    those of the models that an exported ensemble holds in one graph.
+    those of the models that an exported ensemble holds in one graph, `feature_sizes` says how many of its features
+    belong to each.
     """
 
     # A diverged run has NaN among its metrics: JSON says it as text, which reads back as a number.
@@ -137,6 +138,7 @@ class ModelMetadata(BaseModel):
     licence_notes: tuple[str, ...] = LICENCE_NOTES
     precision: Precision = Field(default="fp32", exclude_if=lambda precision: precision == "fp32")
     members: "tuple[ModelMetadata, ...]" = Field(default=(), exclude_if=lambda members: not members)
+    feature_sizes: tuple[Count, ...] = Field(default=(), exclude_if=lambda sizes: not sizes)
 
     @field_validator("class_names")
     @classmethod

@@ -198,7 +198,7 @@ def calibration_note(predictor: AnyPredictor, answered: Answered) -> Calibration
 
 def model_note(predictor: AnyPredictor) -> ModelNote:
     """What the model's files say."""
-    described = [member.metadata for member in predictor.members]
+    described = predictor.described
     return ModelNote(
         identity=predictor.identity,
         backbones=tuple(dict.fromkeys(each.backbone for each in described)),

@@ -62,7 +62,7 @@ def to_int8(
     ranging, choosing = calibration.images[few:], calibration.images[:few]
     observed = observe(model, tensors_to_observe(model), _batches(ranging, spec), available_cpus())
     statistics = {name: Statistics(best_range(each), each.channel_means) for name, each in observed.items()}
-    found = choose(model, statistics, lambda graph: logits_of(graph, choosing, spec), max_noise, accepts)
+    found = choose(model, statistics, lambda graph, first: logits_of(graph, choosing[:first], spec), max_noise, accepts)
     if len(found.in_float) == len(nodes):
         raise ExportError(
             f"export.precision=int8: no convolution can be in integers without changing the answers on "

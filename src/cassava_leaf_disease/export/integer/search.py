@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import onnx
 
 Logits = npt.NDArray[np.float32]
-Run = Callable[["onnx.ModelProto"], Logits]  # a graph's logits (N, C) for the photos that choose
+Run = Callable[["onnx.ModelProto", int | None], Logits]  # a graph's logits (N, C) for the first N photos that choose
+
+RANKING: Final = 12  # photos that each convolution is tried with
 
 _log = logging.getLogger(__name__)
 
@@ -41,11 +43,12 @@ def choose(
     Where all are too many, each is tried alone, and the noisiest ones stay in float32.
     """
     names = [node.name for node in convolutions(model)]
-    expected = run(model)
+    expected = run(model, None)
+    few = expected[:RANKING]
 
     def choice(in_float: Sequence[str]) -> Choice:
         made = quantize(model, statistics, set(names) - set(in_float))
-        return Choice(made, tuple(in_float), noise(expected, run(made)))
+        return Choice(made, tuple(in_float), noise(expected, run(made, None)))
 
     found = choice(())
     if found.noise <= max_noise and accepts(found.model):
@@ -54,7 +57,7 @@ def choose(
     alone: dict[str, float] = {}
     with progress_bar("trying convolutions", len(names)) as advance:
         for name in names:
-            alone[name] = noise(expected, run(quantize(model, statistics, {name})))
+            alone[name] = noise(few, run(quantize(model, statistics, {name}), RANKING))
             advance(1)
     noisiest = sorted(names, key=lambda name: -alone[name])
     fewest, most = 1, len(names)
