@@ -59,7 +59,9 @@ class EnsembleGate:
         Raises:
             CheckpointError: As `Gate.foreign`.
         """
-        features = np.empty((len(outputs.logits), 0)) if outputs.features is None else outputs.features
+        features = outputs.features
+        if features is None:
+            features = np.empty((len(outputs.logits), 0), np.float32)
         each = [gate.foreign(replace(outputs, features=features[:, place])) for gate, place in self.gates]
         mean: npt.NDArray[np.float64] = np.mean(each, axis=0)
         return mean

@@ -152,8 +152,8 @@ class _Writer:
         bounded = f"{name}_bounded"
         if f"{name}_low" not in self._new:
             span = self._statistics[name].range
-            bounds = np.float32(-span.zero_point * span.scale), np.float32((LEVELS - span.zero_point) * span.scale)
-            pair = [self._constant(f"{name}_{end}", value) for end, value in zip(("low", "high"), bounds, strict=True)]
+            bounds = {"low": -span.zero_point, "high": LEVELS - span.zero_point}
+            pair = [self._constant(f"{name}_{end}", np.array(n * span.scale, np.float32)) for end, n in bounds.items()]
             self.nodes.append(helper.make_node("Clip", [_dequantized(name), *pair], [bounded], bounded))
         return bounded
 
