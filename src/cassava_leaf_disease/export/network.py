@@ -51,7 +51,8 @@ class EnsembleNetwork(nn.Module):
         maps = self._calibrated([answer[2] for answer in each])
         if len({tuple(each.shape[1:]) for each in maps}) > 1:
             return logits, features
-        return logits, features, sum(share * each for share, each in zip(self.shares, maps, strict=True))  # type: ignore[return-value]
+        shares = self.shares[:, None, None, None, None]  # type: ignore[index]
+        return logits, features, (torch.stack(maps) * shares).sum(dim=0)
 
     def _calibrated(self, outputs: Sequence[Tensor]) -> list[Tensor]:
         return [output / by for output, by in zip(outputs, self._temperatures, strict=True)]
