@@ -18,7 +18,7 @@ def to_half(model: "onnx.ModelProto") -> "onnx.ModelProto":
     """The model with weights and arithmetic in float16, for GPUs: half the bytes.
 
     The graph is strongly typed, as TensorRT wants it. On a CPU without such arithmetic ONNX Runtime calculates in
-    float32, but fuses less: MobileNetV2 takes 2.4 times as long as in float32.
+    float32, but fuses less, so that MobileNetV2 is slower than in float32.
     """
     import onnx
     from onnx import TensorProto
