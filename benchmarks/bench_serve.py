@@ -201,7 +201,7 @@ def words_of(name: str, model: Path, port: int) -> list[str]:
     workers = name.partition("-")[2] or "1"
     uv = shutil.which("uv") or "uv"
     apart = [uv, "run", "--no-sync", "--project", str(REPOSITORY), "--with", LITSERVE, "python"]
-    return [*apart, str(RIVALS), "litserve", str(model), str(port), workers]
+    return [*apart, str(RIVALS.with_name("serve_litserve.py")), str(model), str(port), workers]
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], path: str, at_most_s: float = 180) -> None:

@@ -1,7 +1,6 @@
 """What the service is measured against, each in a process of its own.
 
     python benchmarks/serve_rivals.py in-process MODEL PHOTOS_DIR SECONDS THREADS    prints JSON
-    python benchmarks/serve_rivals.py litserve MODEL PORT WORKERS                    a server (needs litserve)
     python benchmarks/serve_rivals.py plain CHECKPOINT PORT                          a server (needs torch)
 
 `plain` is what many projects have: FastAPI, Pillow, and eager PyTorch inside the endpoint.
@@ -14,7 +13,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from cassava_leaf_disease.data.allocator import keep_freed_memory
 from cassava_leaf_disease.inference.discover import FoundModel
@@ -65,39 +63,6 @@ def in_process(model: Path, photos_dir: Path, seconds: float, threads: int) -> d
     }
 
 
-class LeafApi:
-    """A LitServe API as its documentation writes one; its base is set where LitServe is there."""
-
-    model: Path
-
-    def setup(self, _device: str) -> None:
-        """Loads the model in the worker."""
-        self.predictor = Predictor(OnnxEngine(self.model, "cpu"), FoundModel(self.model, "explicit"))
-
-    def decode_request(self, request: Any) -> bytes:  # noqa: ANN401  a form
-        """The upload's bytes."""
-        content: bytes = request["file"].file.read()
-        return content
-
-    def predict(self, data: bytes) -> Any:  # noqa: ANN401
-        """The answer."""
-        return self.predictor.predict_bytes(data, name="leaf.jpg")
-
-    def encode_response(self, output: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Its JSON."""
-        plain: dict[str, Any] = output.model_dump()
-        return plain
-
-
-def litserve(model: Path, port: int, workers: int) -> None:
-    """A plain LitServe server."""
-    import litserve as ls
-
-    api = type("Api", (LeafApi, ls.LitAPI), {"model": model})(api_path="/predict")
-    server = ls.LitServer(api, accelerator="cpu", workers_per_device=workers, timeout=60)
-    server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="error")
-
-
 def plain(checkpoint: Path, port: int) -> None:
     """FastAPI and eager PyTorch, the model called in the endpoint."""
     import numpy as np
@@ -128,12 +93,10 @@ def plain(checkpoint: Path, port: int) -> None:
 
 
 def main() -> None:
-    """One of the three."""
+    """One of the two."""
     match sys.argv[1:]:
         case ["in-process", model, photos_dir, seconds, threads]:
             print(json.dumps(in_process(Path(model), Path(photos_dir), float(seconds), int(threads))))
-        case ["litserve", model, port, workers]:
-            litserve(Path(model), int(port), int(workers))
         case ["plain", checkpoint, port]:
             plain(Path(checkpoint), int(port))
         case _:
