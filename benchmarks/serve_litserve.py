@@ -25,7 +25,7 @@ class LeafApi(ls.LitAPI):  # type: ignore[misc]
 
     def decode_request(self, request: Request) -> bytes:
         """The upload's bytes; what LitServe hands on for a form is the form."""
-        content: bytes = request["file"].file.read()  # type: ignore[index]
+        content: bytes = request["file"].file.read()
         return content
 
     def predict(self, data: bytes) -> Any:  # noqa: ANN401

@@ -1,6 +1,8 @@
 """A load of photos on a server of this machine, with little work of its own: the processors are the server's."""
 
 import asyncio
+import contextlib
+import os
 import statistics
 import sys
 import time
@@ -111,10 +113,13 @@ def _header(head: bytes, name: bytes) -> bytes:
 
 
 def resident_mb(pid: int) -> float:
-    """Memory of a process and its children, in megabytes."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    own = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 1e6
-    return own + sum(resident_mb(int(child)) for child in children)
+    """Memory of a process that leads a session, and of all others in it, in megabytes."""
+    pages = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            if int((process / "stat").read_text().rpartition(")")[2].split()[3]) == pid:
+                pages += int((process / "statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def middle(values: Sequence[float]) -> float:
