@@ -21,7 +21,10 @@ StartServer = Callable[..., Any]
 
 
 def test_the_factory_answers_and_curl_gets_the_right_words(
-    start_server: StartServer, tmp_path: Path, photo_bytes: bytes
+    start_server: StartServer,
+    eventually: Callable[[Callable[[], object]], None],
+    tmp_path: Path,
+    photo_bytes: bytes,
 ) -> None:
     server = start_server(FACTORY)
     files = {"leaf.jpg": photo_bytes, "text.jpg": b"no photo", "empty.jpg": b"", "zeros.jpg": bytes(30_000_000)}
@@ -38,8 +41,8 @@ def test_the_factory_answers_and_curl_gets_the_right_words(
     }
     assert said["leaf.jpg"][1]["image"] == "leaf.jpg"
     assert all(set(body) == {"error", "expected"} for name, (_, body) in said.items() if name != "leaf.jpg")
-    log = log_of(server)
-    requests = [record for record in log if record.get("path") == "/predict"]
+    eventually(lambda: len(requests_of(server)) == len(files))  # a line is written after its answer
+    requests = requests_of(server)
     assert [record["status"] for record in requests] == [200, 415, 422, 413]
     assert all(record["request_id"] and record["ms"] > 0 for record in requests)
     assert "leaf.jpg" not in "".join(server.lines)  # what people call their photos is nobody's business
@@ -55,6 +58,11 @@ def curl(url: str, photo: Path) -> tuple[int, Any]:
 def log_of(server: Any) -> list[dict[str, Any]]:
     """What was logged as JSON; uvicorn speaks before the factory is called."""
     return [json.loads(line) for line in server.lines if line.startswith("{")]
+
+
+def requests_of(server: Any) -> list[dict[str, Any]]:
+    """What the log says of requests about photos."""
+    return [record for record in log_of(server) if record.get("path") == "/predict"]
 
 
 def test_serve_ends_cleanly_and_its_one_document_is_on_stdout(start_server: StartServer, photo_bytes: bytes) -> None:
