@@ -1,4 +1,4 @@
-"""Photos small enough to stand inside an HTML page."""
+"""Pictures that stand inside an HTML page."""
 
 import base64
 import io
@@ -15,4 +15,9 @@ def thumbnail_uri(path: Path, side_px: int, quality: int = 72) -> str:
     photo.thumbnail((side_px, side_px), Image.Resampling.BOX, reducing_gap=2.0)
     buffer = io.BytesIO()
     photo.save(buffer, "JPEG", quality=quality)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return data_uri("image/jpeg", buffer.getvalue())
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Bytes as the text of a `data:` address."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

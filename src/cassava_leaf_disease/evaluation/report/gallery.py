@@ -1,6 +1,5 @@
 """Which photos the page shows, and their pictures."""
 
-import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from PIL import Image as PillowImage
 from cassava_leaf_disease.data.datasets import Image
 from cassava_leaf_disease.domain import CLASS_NAMES, NUM_CLASSES
 from cassava_leaf_disease.evaluation.selection import SelectedPhotos
+from cassava_leaf_disease.imaging.data_uri import data_uri
 
 SIDE_PX: Final = 256  # of the longer side: a pair of pictures takes about 35 kB of the page
 QUALITY: Final = 78
@@ -38,9 +38,7 @@ class Shown:
 
 def surest_mistakes(labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], count: int) -> list[int]:
     """The wrong answers of the highest confidence, surest first."""
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
-    order = np.argsort(-probabilities.max(axis=1)[wrong], kind="stable")
-    return [int(index) for index in wrong[order][:count]]
+    return surest_answers(probabilities, probabilities.argmax(axis=1) != labels, count)
 
 
 def worst_of_each_class(
@@ -96,8 +94,3 @@ def jpeg_uri(image: Image) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=QUALITY, optimize=True)
     return data_uri("image/jpeg", buffer.getvalue())
-
-
-def data_uri(kind: str, content: bytes) -> str:
-    """Bytes as the text of a `data:` address."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

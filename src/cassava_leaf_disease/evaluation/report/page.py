@@ -9,8 +9,9 @@ from typing import Literal
 
 from cassava_leaf_disease.domain import CLASS_NAMES
 from cassava_leaf_disease.evaluation.report.charts import short_name
-from cassava_leaf_disease.evaluation.report.gallery import Shown, data_uri
+from cassava_leaf_disease.evaluation.report.gallery import Shown
 from cassava_leaf_disease.evaluation.report.numbers import Report
+from cassava_leaf_disease.imaging.data_uri import data_uri
 
 TEMPLATE = "page.html.j2"
 
