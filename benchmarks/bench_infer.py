@@ -57,7 +57,8 @@ from cassava_leaf_disease.inference.engines.torch_engine import restore_network
 from cassava_leaf_disease.inference.predictor import Predictor
 from cassava_leaf_disease.modeling.backbone import rebuild_network
 from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
-from cassava_leaf_disease.modeling.metadata import ModelMetadata, SplitRecord
+from cassava_leaf_disease.modeling.metadata import ModelMetadata
+from untrained import describe_untrained
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CPU_ENGINES = "onnx-fp32,onnx-fp16_weights,onnx-int8,openvino-fp32,openvino-int8,torch,torch-compile"
@@ -161,38 +162,11 @@ def make_subject(model: str) -> Subject:
         network, metadata = restore_network(loaded, Path(model)), loaded.metadata
     else:
         backbone, size = model.split(":")
-        network, metadata = rebuild_network(backbone, int(size), 5), described(backbone, int(size))
+        network = rebuild_network(backbone, int(size), 5)
+        metadata = describe_untrained(backbone, Preprocessing(image_size_px=int(size)))
     size_px = metadata.preprocessing.image_size_px
     name = f"{metadata.backbone} @ {size_px}"
     return Subject(name, showing(network, size_px).eval(), metadata, to_onnx(network, metadata))
-
-
-def described(backbone: str, size_px: int) -> ModelMetadata:
-    """A self-description of a network that nobody trained."""
-    split = SplitRecord(
-        strategy="holdout",
-        val_size=0.1,
-        test_size=0.1,
-        folds=5,
-        fold_index=0,
-        seed=0,
-        max_train_samples=None,
-        max_val_samples=None,
-        hash="0" * 64,
-    )
-    return ModelMetadata(
-        name=backbone,
-        version="random",
-        backbone=backbone,
-        metrics={},
-        epoch=0,
-        split=split,
-        data_fingerprint="0" * 64,
-        git_commit=None,
-        package_version="",
-        created_at="",
-        preprocessing=Preprocessing(image_size_px=size_px),
-    )
 
 
 def engine_rows(subject: Subject, photos: Sequence[bytes], options: argparse.Namespace, scratch: Path) -> None:

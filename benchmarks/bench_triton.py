@@ -179,34 +179,11 @@ def random_members(folder: Path) -> list[Path]:
     from cassava_leaf_disease.export.onnx import to_onnx
     from cassava_leaf_disease.imaging.preprocess import Preprocessing
     from cassava_leaf_disease.modeling.backbone import rebuild_network
-    from cassava_leaf_disease.modeling.metadata import ModelMetadata, SplitRecord
+    from untrained import describe_untrained
 
-    split = SplitRecord(
-        strategy="holdout",
-        val_size=0.1,
-        test_size=0.1,
-        folds=5,
-        fold_index=0,
-        seed=0,
-        max_train_samples=None,
-        max_val_samples=None,
-        hash="0" * 64,
-    )
     paths = []
     for name in ("resnet18", "mobilenetv2_100"):
-        metadata = ModelMetadata(
-            name=name,
-            version="random",
-            backbone=name,
-            preprocessing=Preprocessing(image_size_px=224),
-            metrics={},
-            epoch=0,
-            data_fingerprint="0" * 64,
-            split=split,
-            git_commit=None,
-            package_version="0",
-            created_at="never",
-        )
+        metadata = describe_untrained(name, Preprocessing(image_size_px=224))
         paths.append(folder / f"{name}.onnx")
         paths[-1].write_bytes(to_onnx(rebuild_network(name, 224, 5), metadata).SerializeToString())
     return paths
