@@ -280,9 +280,9 @@ class _FileHandler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.end_headers()
         cut = self.server.cut_after.pop(0) if self.server.cut_after else len(body)
+        self.server.sent_bytes += len(body[:cut])  # before it is sent: the client may be quicker than this thread
         self.wfile.write(body[:cut])
         self.wfile.flush()
-        self.server.sent_bytes += len(body[:cut])
         if cut < len(body):
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
