@@ -1,0 +1,113 @@
+"""Diseases, verdicts and what to do, in five languages."""
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict
+
+from cassava_leaf_disease.domain import Prediction, Verdict
+
+Language = Literal["en", "fr", "pt", "sw", "ru"]
+LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
+ConfidenceWord = Literal["very_sure", "sure", "likely", "unsure"]
+HEALTHY: Final = 4
+
+
+class _Words(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ClassAdvice(_Words):
+    """One of the five classes: its name, what it is, its signs, what helps now and before the next planting."""
+
+    name: str
+    plain: str
+    signs: tuple[str, ...]
+    now: tuple[str, ...]
+    next_season: tuple[str, ...]
+    note: str | None
+    sources: tuple[str, ...]
+
+
+class Headings(_Words):
+    """Over the lists of `ClassAdvice`."""
+
+    signs: str
+    now: str
+    next_season: str
+    sources: str
+
+
+class Advice(_Words):
+    """All of a language. `{name}` stands for a class's name, `{count}` for a number.
+
+    `verdicts` has a line for each `Verdict`, and `healthy` for the diagnosis that there is nothing. `reasons` has one
+    for each check of an answer (`domain.Check.name`): what to do better.
+    """
+
+    language: str
+    classes: tuple[ClassAdvice, ...]
+    confidence: dict[ConfidenceWord, str]
+    verdicts: dict[Verdict | Literal["healthy"], str]
+    reasons: dict[str, str]
+    more_leaves: str
+    more_leaves_unknown: str
+    disclaimer: str
+    headings: Headings
+
+    def headline(self, answer: Prediction) -> str:
+        """The verdict about a photo or a plant in one sentence."""
+        healthy = answer.verdict == "diagnosis" and answer.predicted_class_id == HEALTHY
+        words = self.verdicts["healthy" if healthy else answer.verdict]
+        return words.format(name=self.classes[answer.predicted_class_id].name)
+
+    def hints(self, answer: Prediction) -> tuple[str, ...]:
+        """What to do better, for each check that failed."""
+        return tuple(self.reasons[check.name] for check in answer.checks if not check.passed)
+
+
+class Source(_Words):
+    """A publication that advice rests on."""
+
+    title: str
+    publisher: str
+    year: int | None
+    where: str
+
+
+class _Facts(_Words):
+    confidence: tuple[tuple[float, ConfidenceWord], ...]
+    sources: dict[str, Source]
+
+
+@cache
+def advice(language: Language) -> Advice:
+    """The words of a language."""
+    return Advice.model_validate(_read(f"advice.{language}.json"))
+
+
+def confidence_word(confidence: float) -> ConfidenceWord:
+    """How sure an answer is, in words' terms; `Advice.confidence` says it."""
+    return next(word for at_least, word in _facts().confidence if confidence >= at_least)
+
+
+def source(name: str) -> Source:
+    """The publication of that name."""
+    return _facts().sources[name]
+
+
+def nearest_language(code: str | None) -> Language:
+    """The language of a code such as `pt-BR`; English where there is none of it."""
+    main = (code or "").replace("_", "-").split("-")[0].lower()
+    return next((language for language in LANGUAGES if language == main), "en")
+
+
+@cache
+def _facts() -> _Facts:
+    return _Facts.model_validate(_read("facts.json"))
+
+
+def _read(name: str) -> Any:
+    return json.loads((files(__package__) / name).read_text(encoding="utf-8"))
