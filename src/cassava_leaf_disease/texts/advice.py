@@ -1,9 +1,8 @@
 """Diseases, verdicts and what to do, in five languages."""
 
-import json
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -85,7 +84,7 @@ class _Facts(_Words):
 @cache
 def advice(language: Language) -> Advice:
     """The words of a language."""
-    return Advice.model_validate(_read(f"advice.{language}.json"))
+    return Advice.model_validate_json(_read(f"advice.{language}.json"))
 
 
 def confidence_word(confidence: float) -> ConfidenceWord:
@@ -106,8 +105,8 @@ def nearest_language(code: str | None) -> Language:
 
 @cache
 def _facts() -> _Facts:
-    return _Facts.model_validate(_read("facts.json"))
+    return _Facts.model_validate_json(_read("facts.json"))
 
 
-def _read(name: str) -> Any:
-    return json.loads((files(__package__) / name).read_text(encoding="utf-8"))
+def _read(name: str) -> str:
+    return (files(__package__) / name).read_text(encoding="utf-8")
