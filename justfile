@@ -87,6 +87,10 @@ bench-triton *arguments:
 triton *arguments:
     uv run python tools/triton_server.py {{ arguments }}
 
+# the package's model from a checkpoint, measured; writes assets/, docs/results/ and the model card
+ship-model *arguments:
+    uv run python tools/ship_model.py {{ arguments }}
+
 # write the resolved tree into pyproject.toml; --upgrade takes newer versions (uvx --from rust-just just pin)
 pin *arguments:
     uv run --no-project python tools/pin_tree.py {{ arguments }}
