@@ -51,6 +51,12 @@ def root_in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CASSAVA_ROOT", str(tmp_path))
 
 
+@pytest.fixture
+def no_packaged_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if this version shipped no model."""
+    monkeypatch.setattr("cassava_leaf_disease.inference.discover.PACKAGED_MODEL", "none.onnx")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with real photos; the test is skipped where it is missing."""

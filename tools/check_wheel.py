@@ -1,7 +1,8 @@
 """Builds the wheel and runs it in an empty environment without extras.
 
-What must hold there: the doors answer, the YAML files and the web page came along, the service diagnoses a photo with
-an exported model, and a command that needs an extra says which one in one line and exit code 2.
+What must hold there: the doors answer, the YAML files, the web page and the model came along, a photo is diagnosed by
+that model and by a service with another, a command that needs an extra says which one in one line and exit code 2,
+and all of it takes less than `MAX_MB` of disk.
 """
 
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 ROOT = Path(__file__).resolve().parents[1]
+MAX_MB = 600
 HEAVY = ("torch", "lightning", "timm", "mlflow", "boto3", "cv2", "sklearn", "pandas")
 
 
@@ -44,12 +46,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="cassava-wheel-") as folder:
         scripts = install_wheel(Path(folder))
         mistakes = [said for expected in EXPECTATIONS if (said := find_mistake(expected, scripts))]
+        mistakes += ask_packaged_model(scripts)
         mistakes += ask_service(scripts, Path(folder))
+        megabytes = size_mb(scripts.parent)
         found = [name for name in HEAVY if has_module(scripts, name)]
     mistakes += [f"the base install brings {name}" for name in found]
+    if megabytes > MAX_MB:
+        mistakes.append(f"the base install takes {megabytes:.0f} MB; expected at most {MAX_MB}")
     sys.stderr.writelines(f"{mistake}\n" for mistake in mistakes)
     if not mistakes:
-        print(f"the wheel answers as expected without extras ({len(EXPECTATIONS)} command lines, one photo)")
+        tried = f"{len(EXPECTATIONS)} command lines, two photos, {megabytes:.0f} MB"
+        print(f"the wheel answers as expected without extras ({tried})")
     return 1 if mistakes else 0
 
 
@@ -76,6 +83,21 @@ def find_mistake(expected: Expectation, scripts: Path) -> str | None:
         wrong.append("expected one line on stderr and nothing on stdout")
     said_in_full = f"{' '.join(expected.words)}: {', '.join(wrong)}; got:\n{answer.stdout}{answer.stderr}"
     return said_in_full if wrong else None
+
+
+def ask_packaged_model(scripts: Path) -> list[str]:
+    """What is wrong with the first command of the README."""
+    draw_leaf_photo(scripts.parent)
+    words = ("cassava", "infer", "infer.image_path=leaf.jpg")
+    answer = run_apart(scripts, words)
+    if answer.returncode == 0 and json.loads(answer.stdout)["model"]["source"] == "package":
+        return []
+    return [f"{' '.join(words)}: no answer by the packaged model; got:\n{answer.stdout}{answer.stderr}"]
+
+
+def size_mb(folder: Path) -> float:
+    """Megabytes of the files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()) / 1e6
 
 
 def ask_service(scripts: Path, folder: Path) -> list[str]:

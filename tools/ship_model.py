@@ -17,7 +17,10 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cassava_leaf_disease.inference.predictor import AnyPredictor
 
 ROOT = Path(__file__).resolve().parents[1]
 ASSET = ROOT / "src" / "cassava_leaf_disease" / "assets" / "default_model.onnx"
@@ -32,7 +35,9 @@ def main() -> int:
     options = parse()
     about = describe(options.checkpoint)
     if lacking := [name for name in ("gate", "class_prior", "git_commit") if about[name] is None]:
-        sys.stderr.write(f"{options.checkpoint}: without {', '.join(lacking)}; expected a calibrated, gated checkpoint\n")
+        sys.stderr.write(
+            f"{options.checkpoint}: without {', '.join(lacking)}; expected a calibrated, gated checkpoint\n"
+        )
         return 1
     places = [f"paths.data_dir={options.data}"]
     words = [f"infer.checkpoint_path={options.checkpoint}", f"export.output_path={ASSET}", "export.precision=int8"]
@@ -102,8 +107,8 @@ def figures(evaluated: dict[str, Any]) -> dict[str, Any]:
     return {name: evaluated[name] for name in ("scores", "outside", "verdicts") if name in evaluated}
 
 
-def predictor() -> Any:
-    """The shipped file, as a service runs it: one thread."""
+def predictor() -> "AnyPredictor":
+    """The shipped file on the CPU."""
     from cassava_leaf_disease.inference.discover import FoundModel
     from cassava_leaf_disease.inference.ensemble import load_found
 
@@ -166,7 +171,9 @@ def tables(record: dict[str, Any]) -> str:
         rows.append(summary("photos from elsewhere", record["outside"]["scores"], classes=False))
     rows += ["", "| class | precision | recall | F1 | photos |", "| --- | --- | --- | --- | --- |"]
     for name, each in record["shipped"]["scores"]["per_class"].items():
-        rows.append(f"| {name} | {each['precision']:.2f} | {each['recall']:.2f} | {each['f1']:.2f} | {each['support']} |")
+        rows.append(
+            f"| {name} | {each['precision']:.2f} | {each['recall']:.2f} | {each['f1']:.2f} | {each['support']} |"
+        )
     timing = record["latency"]
     rows += [
         "",

@@ -162,6 +162,7 @@ def test_an_exported_file_is_not_exported_again(small_config: Config, exported_m
         export(small_config(f"infer.checkpoint_path={exported_model}"))
 
 
+@pytest.mark.usefixtures("no_packaged_model")
 def test_no_checkpoint_is_told(small_config: Config) -> None:
     with pytest.raises(CheckpointError, match="no model to answer with"):
         export(small_config())

@@ -118,7 +118,7 @@ def test_s3_answers_where_there_is_no_run(
     assert warnings_of(caplog) == [f"no best.ckpt under {tmp_path / 'outputs'}"]
 
 
-@pytest.mark.usefixtures("at_s3")
+@pytest.mark.usefixtures("at_s3", "no_packaged_model")
 def test_what_s3_gave_is_no_run_of_ours(small_config: Config) -> None:
     config = small_config("infer.checkpoint_s3_uri=s3://models/v1.ckpt")
 
@@ -192,6 +192,7 @@ def test_infer_with_a_file_that_is_there_imports_neither_dvc_nor_boto3(
 
 
 @pytest.mark.usefixtures("at_s3")
+@pytest.mark.usefixtures("no_packaged_model")
 def test_every_step_passed_over_is_a_warning_and_named_in_the_error(
     small_config: Config, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -211,11 +212,13 @@ def test_every_step_passed_over_is_a_warning_and_named_in_the_error(
     assert list(tmp_path.rglob("*.ckpt")) == []
 
 
+@pytest.mark.usefixtures("no_packaged_model")
 def test_nothing_configured_names_what_to_type(small_config: Config) -> None:
     with pytest.raises(CheckpointError, match=r"checkpoint_s3_uri is not set; .*cassava demo.*infer\.checkpoint_path="):
         find_model(small_config())
 
 
+@pytest.mark.usefixtures("no_packaged_model")
 def test_half_written_checkpoint_is_no_model(small_config: Config, best: Path) -> None:
     best.rename(best.with_name(".best.ckpt.0a1b2c3d.tmp"))
 

@@ -72,6 +72,7 @@ def test_no_photo_is_told_with_what_to_type(override: str, ask: Config) -> None:
         infer(ask(override))
 
 
+@pytest.mark.usefixtures("no_packaged_model")
 def test_bad_photo_is_told_before_a_model_is_looked_for(small_config: Config, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no photo")
 
