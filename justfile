@@ -67,6 +67,10 @@ bench-audit *arguments:
 bench-infer *arguments:
     uv run python benchmarks/bench_infer.py {{ arguments }}
 
+# largest difference between PyTorch and ONNX Runtime by network and precision
+check-exports *arguments:
+    uv run python benchmarks/check_exports.py {{ arguments }}
+
 # one device against several: just bench-scale --devices 1,2
 bench-scale *arguments:
     uv run python benchmarks/bench_scale.py {{ arguments }}

@@ -14,7 +14,7 @@ from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.datamodule import LeafDataModule
 from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
 from cassava_leaf_disease.errors import ExportError
-from cassava_leaf_disease.export.half import to_half, to_half_weights
+from cassava_leaf_disease.export.half import depthwise_convolutions, to_half, to_half_weights
 from cassava_leaf_disease.export.onnx import export
 from cassava_leaf_disease.inference.engines.onnx_engine import FEATURES, LOGITS, MAPS, OnnxEngine
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
@@ -62,6 +62,48 @@ def test_float16_halves_the_file_and_keeps_answers_inputs_and_outputs(
         seen, expected = getattr(light, name), getattr(whole, name)
         assert seen.dtype == np.float32
         assert 0 < np.abs(seen - expected).max() < 0.01 * np.abs(expected).max()
+
+
+@pytest.fixture
+def depthwise_model() -> onnx.ModelProto:
+    """A depthwise convolution with weights of very different size, between two that see all channels."""
+    draw = np.random.default_rng(0)
+    shapes = {"stem": (8, 3, 1, 1), "depthwise": (8, 1, 3, 3), "head": (5, 8, 1, 1)}
+    weights = [
+        helper.make_tensor(name, TensorProto.FLOAT, shape, draw.normal(0, 30 if name == "depthwise" else 1, shape))
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["images", "stem"], ["a"], "stem_conv"),
+        helper.make_node("Conv", ["a", "depthwise"], ["b"], "depthwise_conv", group=8),
+        helper.make_node("Conv", ["b", "head"], ["maps"], "head_conv"),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, 8, 8])
+    maps = helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["n", 5, 6, 6])
+    graph = helper.make_graph(nodes, "g", [images], [maps], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def test_depthwise_convolutions_can_stay_in_float32(depthwise_model: onnx.ModelProto) -> None:
+    assert depthwise_convolutions(depthwise_model) == {"depthwise_conv"}
+    half = to_half(depthwise_model, {"depthwise_conv"})
+
+    onnx.checker.check_model(half, full_check=True)
+    kinds = {weight.name: weight.data_type for weight in half.graph.initializer}
+    assert kinds == {
+        "stem_half": TensorProto.FLOAT16,
+        "depthwise": TensorProto.FLOAT,
+        "head_half": TensorProto.FLOAT16,
+    }
+
+
+def test_light_weights_are_those_that_are_many(depthwise_model: onnx.ModelProto) -> None:
+    light = to_half_weights(depthwise_model)
+
+    onnx.checker.check_model(light, full_check=True)
+    kinds = {weight.name: weight.data_type for weight in light.graph.initializer}
+    assert kinds["depthwise"] == TensorProto.FLOAT
+    assert kinds["stem_half"] == kinds["head_half"] == TensorProto.FLOAT16
 
 
 def test_an_ensemble_is_combined_in_float32() -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     import onnx
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 _COMBINATION: Final = "LogSoftmax"
 
 
-def to_half(model: "onnx.ModelProto") -> "onnx.ModelProto":
+def to_half(model: "onnx.ModelProto", in_float: "Collection[str]" = ()) -> "onnx.ModelProto":
     """The model with weights and arithmetic in float16, for GPUs: half the bytes.
 
     The graph is strongly typed, as TensorRT wants it. On a CPU without such arithmetic ONNX Runtime calculates in
-    float32, but fuses less, so that MobileNetV2 is slower than in float32.
+    float32, but fuses less, so that MobileNetV2 is slower than in float32. Nodes named in `in_float` stay in float32.
     """
     import onnx
     from onnx import TensorProto
 
-    writer = _HalfWriter(model)
+    writer = _HalfWriter(model, in_float)
     for node in model.graph.node:
         writer.add(node)
     half = onnx.ModelProto()
@@ -39,7 +39,10 @@ def to_half(model: "onnx.ModelProto") -> "onnx.ModelProto":
 
 
 def to_half_weights(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """The model with weights in float16 that are cast when it is loaded, for CPUs: half the bytes, the same speed."""
+    """The model with weights in float16 that are cast when it is loaded, for CPUs: half the bytes, the same speed.
+
+    Weights of depthwise convolutions stay in float32: they are few, and their rounding is not averaged out.
+    """
     import onnx
     from onnx import TensorProto, helper
 
@@ -47,8 +50,10 @@ def to_half_weights(model: "onnx.ModelProto") -> "onnx.ModelProto":
     light.CopyFrom(model)
     graph = light.graph
     casts = []
+    depthwise = {node.input[1] for node in _depthwise(model)}
     for weight in graph.initializer:
-        if weight.data_type == TensorProto.FLOAT and len(weight.dims) > 1:  # biases and bounds are few
+        matrix = weight.data_type == TensorProto.FLOAT and len(weight.dims) > 1  # biases and bounds are few
+        if matrix and weight.name not in depthwise:
             casts.append(helper.make_node("Cast", [f"{weight.name}_half"], [weight.name], to=TensorProto.FLOAT))
             weight.CopyFrom(_half_weight(weight))
     nodes = [*casts, *model.graph.node]
@@ -57,17 +62,36 @@ def to_half_weights(model: "onnx.ModelProto") -> "onnx.ModelProto":
     return light
 
 
+def depthwise_convolutions(model: "onnx.ModelProto") -> frozenset[str]:
+    """The names of convolutions whose outputs see one channel each.
+
+    With batch norm folded in, their weights reach 50 and more in MobileNetV2, and nine products average out no
+    rounding: there float16 costs a hundred times what it costs elsewhere.
+    """
+    return frozenset(node.name for node in _depthwise(model))
+
+
+def _depthwise(model: "onnx.ModelProto") -> "list[onnx.NodeProto]":
+    shapes = {weight.name: tuple(weight.dims) for weight in model.graph.initializer}
+    convolutions = (node for node in model.graph.node if node.op_type == "Conv")
+    return [node for node in convolutions if shapes.get(node.input[1], ())[:2] == (_groups(node), 1) != (1, 1)]
+
+
+def _groups(node: "onnx.NodeProto") -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+
+
 class _HalfWriter:
     """Copies nodes one after another, and casts between those that calculate in another precision."""
 
-    def __init__(self, model: "onnx.ModelProto") -> None:
+    def __init__(self, model: "onnx.ModelProto", in_float: "Collection[str]") -> None:
         from onnx import TensorProto
 
         self._float, self._half = TensorProto.FLOAT, TensorProto.FLOAT16
         self.nodes: list[onnx.NodeProto] = []
         self._weights = {each.name: each for each in model.graph.initializer}
         self._others: dict[str, onnx.TensorProto] = {}
-        self._in_float = _downstream(model.graph.node, _COMBINATION)
+        self._in_float = {*in_float, *_downstream(model.graph.node, _COMBINATION)}
         self._outputs = {output.name for output in model.graph.output}
         self._floats = _float_tensors(model)
         self._precision = dict.fromkeys(self._floats, self._float)

@@ -22,7 +22,7 @@ from cassava_leaf_disease.export.comparison import (
     refused,
     tolerance_of,
 )
-from cassava_leaf_disease.export.half import to_half, to_half_weights
+from cassava_leaf_disease.export.half import depthwise_convolutions, to_half, to_half_weights
 from cassava_leaf_disease.export.integer.build import Quantization, logits_of, to_int8
 from cassava_leaf_disease.export.pictures import (
     MAX_PICTURES,
@@ -63,6 +63,7 @@ class ExportResult(Comparison):
 
     `members` are the checkpoints of an ensemble. An ensemble whose members differ in input size is exported as a
     folder: `path` is then its `ensemble.json`, `files` tells of each member, and the figures are of all together.
+    `in_float` counts convolutions of an fp16 file that stayed in float32.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,6 +79,7 @@ class ExportResult(Comparison):
     opset: int
     tolerance: float | None
     quantization: Quantization | None = Field(default=None, exclude_if=lambda quantization: quantization is None)
+    in_float: int = Field(default=0, exclude_if=lambda convolutions: not convolutions)
     seconds: float
     files: "tuple[ExportResult, ...]" = Field(default=(), exclude_if=lambda files: not files)
 
@@ -174,16 +176,21 @@ def _export_file(config: AppConfig, original: AnyPredictor, target: Path) -> _Wr
     expected = answers_of(original, pictures, spec)
     wanted = original.combine(expected.probabilities)
     quantization = None
+    in_float: frozenset[str] = frozenset()
+
+    def accepts(made: "onnx.ModelProto") -> bool:
+        logits = logits_of(made, pictures.images, spec).astype(np.float64)
+        return objection(compare(wanted, softmax(logits / metadata.temperature), pictures), settings) is None
+
     if settings.precision == "fp16":
-        model = to_half(model)
+        half = to_half(model)
+        if not accepts(half) and (in_float := depthwise_convolutions(model)):
+            _log.info("depthwise convolutions stay in float32 (%d): float16 moves the answers too far", len(in_float))
+            half = to_half(model, in_float)
+        model = half
     elif settings.precision == "fp16_weights":
         model = to_half_weights(model)
     elif calibration is not None:
-
-        def accepts(made: "onnx.ModelProto") -> bool:
-            logits = logits_of(made, pictures.images, spec).astype(np.float64)
-            return objection(compare(wanted, softmax(logits / metadata.temperature), pictures), settings) is None
-
         model, quantization = to_int8(model, calibration, spec, settings.int8.max_noise, accepts)
     with replacing(target) as file:
         file.write(model.SerializeToString())
@@ -198,7 +205,8 @@ def _export_file(config: AppConfig, original: AnyPredictor, target: Path) -> _Wr
     )
     gated = {"refused_before": refused(expected), "refused": refused(answers)}
     result = _result(config, original, target, compared.model_copy(update=gated), started)
-    return _Written(result.model_copy(update={"quantization": quantization}), expected, answers, pictures)
+    kept = {"quantization": quantization, "in_float": len(in_float)}
+    return _Written(result.model_copy(update=kept), expected, answers, pictures)
 
 
 def _network_of(original: AnyPredictor) -> "tuple[nn.Module, ModelMetadata, GateArrays | None]":
