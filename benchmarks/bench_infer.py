@@ -159,14 +159,14 @@ def make_subject(model: str) -> Subject:
     """A checkpoint, or BACKBONE:SIZE with random weights."""
     if model.endswith(".ckpt"):
         loaded = load_checkpoint(Path(model))
-        network, metadata = restore_network(loaded, Path(model)), loaded.metadata
+        network, metadata, gate = restore_network(loaded, Path(model)), loaded.metadata, loaded.gate_arrays
     else:
         backbone, size = model.split(":")
         network = rebuild_network(backbone, int(size), 5)
-        metadata = describe_untrained(backbone, Preprocessing(image_size_px=int(size)))
+        metadata, gate = describe_untrained(backbone, Preprocessing(image_size_px=int(size))), None
     size_px = metadata.preprocessing.image_size_px
     name = f"{metadata.backbone} @ {size_px}"
-    return Subject(name, showing(network, size_px).eval(), metadata, to_onnx(network, metadata))
+    return Subject(name, showing(network, size_px).eval(), metadata, to_onnx(network, metadata, gate))
 
 
 def engine_rows(subject: Subject, photos: Sequence[bytes], options: argparse.Namespace, scratch: Path) -> None:

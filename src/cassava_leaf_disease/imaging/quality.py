@@ -60,6 +60,7 @@ def _halved(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _count_colors(pixels: npt.NDArray[np.uint8]) -> int:
-    stretched = pixels.astype(np.uint32) * (_COLOR_STEPS - 1) // max(int(pixels.max()), 1)
-    codes = stretched @ np.array([_COLOR_STEPS**2, _COLOR_STEPS, 1], np.uint32)  # (H, W)
-    return int(np.unique(codes).size)
+    steps = (np.arange(256) * (_COLOR_STEPS - 1) // max(int(pixels.max()), 1)).astype(np.uint16)
+    red, green, blue = np.moveaxis(steps[pixels], 2, 0)
+    codes = (red * np.uint16(_COLOR_STEPS) + green) * np.uint16(_COLOR_STEPS) + blue  # (H, W), below 2**15
+    return int(np.count_nonzero(np.bincount(codes.ravel())))

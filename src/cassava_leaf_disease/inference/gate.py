@@ -120,7 +120,8 @@ def _open_one(metadata: ModelMetadata, arrays: GateArrays | None, origin: str) -
         check_arrays(metadata.gate.score, arrays or {})
     except ValueError:
         raise CheckpointError(f"{origin}: the arrays of its gate are missing or damaged; {_MEND}") from None
-    return Gate(metadata.gate, arrays or {})
+    exact = {name: array.astype(np.float64) for name, array in (arrays or {}).items()}  # once, not for each photo
+    return Gate(metadata.gate, exact)
 
 
 def judge(
