@@ -49,7 +49,10 @@ def check(network: str, data: Path, count: int) -> bool:
     """The rows of one network; whether all its precisions keep to their tolerance."""
     name, size, weights = [*network.split(":"), ""][:3]
     spec = Preprocessing(image_size_px=int(size))
-    photos = normalize(folder_pictures(data, spec, count).images, spec)
+    pictures = folder_pictures(data, spec, count)
+    if pictures is None:
+        sys.exit(f"{data}: no photos under train_images/; expected a data set in the Kaggle layout")
+    photos = normalize(pictures.images, spec)
     torch.manual_seed(7)
     module = rebuild_network(name, int(size), 5).eval()
     if weights:
@@ -78,7 +81,7 @@ def stretch_classifier(network: torch.nn.Module, photos: npt.NDArray[np.float32]
     """Gives the network a classifier that is sure of its random answers; the probabilities it gives then."""
     with torch.inference_mode():
         features = torch.cat([embed(network, photos[start : start + BATCH]) for start in range(0, len(photos), BATCH)])
-        classifier = network.get_classifier()  # type: ignore[operator]  timm's own method
+        classifier = network.get_classifier()  # type: ignore[operator]
         classifier.weight.normal_()
         logits = features @ classifier.weight.T
         classifier.weight.mul_(SPREAD / (logits - logits.mean(0)).std())

@@ -1,5 +1,6 @@
 """An exported file answers without PyTorch; a damaged or foreign one is one clear line."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -258,3 +259,10 @@ def test_a_gpu_that_onnx_runtime_cannot_use_is_refused(exported_model: Path, mon
     with pytest.raises(DeviceError, match="finds no usable CUDA GPU or libraries; type infer"):
         OnnxEngine(exported_model, "cuda")
     assert OnnxEngine(exported_model, "auto").run(np.zeros((1, 3, 64, 64), np.float32)).logits.shape == (1, 5)
+
+
+def test_onnx_runtime_tells_nobody_about_its_use() -> None:
+    script = "import os, cassava_leaf_disease.inference.engines.onnx_engine; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    plain = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    run = subprocess.run([sys.executable, "-c", script], env=plain, capture_output=True, text=True, check=True)
+    assert run.stdout == "1\n"
