@@ -7,7 +7,7 @@ default:
     @just --list --unsorted
 
 # everything that reads the code without running it
-lint: style types floors pins
+lint: style types floors pins automation
 
 # rewrite what can be mended by machine
 fix:
@@ -31,6 +31,19 @@ floors:
 pins:
     uv run python tools/pin_tree.py --check
 
+# workflows (actionlint, zizmor) and Dockerfiles (hadolint)
+[unix]
+automation:
+    uv run actionlint
+    uv run zizmor --offline --quiet --persona auditor .github
+    uv run hadolint docker/Dockerfile docker/triton.Dockerfile docker/mlflow.Dockerfile
+
+# workflows: actionlint and zizmor; hadolint has no wheel for Windows
+[windows]
+automation:
+    uv run actionlint
+    uv run zizmor --offline --quiet --persona auditor .github
+
 # all tests, on all cores; fails under 95% branch coverage
 test *arguments:
     uv run pytest -n auto --dist worksteal --cov {{ arguments }}
@@ -46,6 +59,59 @@ docs:
 # the wheel, built and run in an environment without extras
 wheel:
     uv run python tools/check_wheel.py
+
+# what a release publishes: the wheel with the page, and the sources, in dist/
+dist:
+    just page
+    uv build --out-dir dist
+
+# an image of docker/Dockerfile: just image api | bot | trainer
+image target:
+    docker build --file docker/Dockerfile --target {{ target }} --tag cassava-{{ target }} .
+
+# photos, held-out photos and the current model, as DVC knows them
+data:
+    uv run dvc pull --allow-missing
+
+# prepare, split, train, evaluate, export: what of dvc.yaml has changed
+pipeline:
+    uv run dvc repro
+
+# a model on held-out photos, with a report: just measured new.ckpt data/held-out
+measured model photos *overrides:
+    uv run cassava evaluate infer.checkpoint_path={{ model }} evaluate.csv_path={{ photos }}/train.csv evaluate.images_dir={{ photos }}/train_images evaluate.output_dir=outputs/gate/new evaluate.report=true {{ overrides }}
+
+# a new model beside the current one: just rivals new.ckpt current.ckpt data/held-out
+rivals new current photos: && (measured new photos "evaluate.compare=[outputs/gate/current/predictions.csv]")
+    uv run cassava evaluate infer.checkpoint_path={{ current }} evaluate.csv_path={{ photos }}/train.csv evaluate.images_dir={{ photos }}/train_images evaluate.output_dir=outputs/gate/current
+
+# may the new model take the current one's place? just gate outputs/gate/new/report.json --current outputs/gate/current/metrics.json
+gate *arguments:
+    uv run python tools/model_gate.py {{ arguments }}
+
+# a finished run to MLflow, its model registered there; MLFLOW_TRACKING_URI names the server
+register run:
+    uv run cassava track track.run_dir={{ run }}
+
+# a finished run to S3: just publish outputs/runs/version_0 s3://bucket/runs
+publish run prefix:
+    uv run cassava publish publish.run_dir={{ run }} publish.s3_prefix={{ prefix }}
+
+# a published model becomes artifacts/best.ckpt, in DVC's care and on its remote
+adopt uri:
+    uv run cassava download-model download_model.s3_uri={{ uri }} download_model.overwrite=true download_model.push=true download_model.remote=yandex_s3
+
+# a new version beside the one it is to replace: promote or roll back? just canary http://… --stable http://…
+canary *arguments:
+    uv run python tools/canary.py {{ arguments }}
+
+# an image or a model into a Kubernetes cluster, taken back by itself if it is bad
+rollout *arguments:
+    uv run python tools/rollout.py {{ arguments }}
+
+# the next version by the commits: pyproject.toml, CHANGELOG.md, commit and tag, not pushed
+release *arguments:
+    uv run python tools/release.py {{ arguments }}
 
 # train on drawn leaves, diagnose one
 demo *overrides:
@@ -101,7 +167,7 @@ pin *arguments:
 
 # CHANGELOG.md from the commits
 changelog *arguments:
-    uvx git-cliff@2.14.2 --output CHANGELOG.md {{ arguments }}
+    uv run git-cliff --output CHANGELOG.md {{ arguments }}
 
 # the hooks of .pre-commit-config.yaml, for this clone
 hooks:
