@@ -1,5 +1,5 @@
 # The MLflow server of compose.yaml, in the version that the extra `track` pins.
-FROM python:3.13-slim-bookworm
+FROM python:3.11-slim-bookworm
 RUN pip install --no-cache-dir mlflow==3.17.2 \
     && useradd --system --uid 10001 --create-home mlflow \
     && install --directory --owner=mlflow /mlflow

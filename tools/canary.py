@@ -205,7 +205,7 @@ class Plan:
     seconds: float = 600
     every_s: float = 15
     photo: bytes | None = None
-    photos_each: int = 5  # asked of the canary at each look
+    photos_each: int = 10  # asked of the canary at each look
 
 
 def watch(plan: Plan, limits: Limits, sleep: Callable[[float], None] = time.sleep) -> Verdict:

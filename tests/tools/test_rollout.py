@@ -71,11 +71,14 @@ def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kubectl:
     return Kubectl(tmp_path)
 
 
-QUICK = ("--minutes", "0.003", "--after", "0.003", "--every", "0.02", "--photo", "drawn", "--min-requests", "5")
+QUICK = ("--minutes", "0.003", "--after", "0.003", "--every", "0.02", "--min-requests", "5")
+ASKED = (*QUICK, "--photo", "drawn")
 
 
-def rolled_out(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> tuple[int, Any]:
-    code = main([*words, *QUICK])
+def rolled_out(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str], how: tuple[str, ...] = ASKED
+) -> tuple[int, Any]:
+    code = main([*words, *how])
     out = capsys.readouterr().out
     return code, json.loads(out) if out else None
 
@@ -98,6 +101,15 @@ def test_a_good_release_goes_everywhere_and_the_canary_away(
         f"patch {STABLE} --type=strategic --patch={new}",
         f"scale {CANARY} --replicas=0",
     ]
+
+
+def test_quiet_minutes_after_a_good_canary_are_nothing_against_it(
+    kubectl: Kubectl, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kubectl.lead(serve(visitors=10), serve())
+    code, verdicts = rolled_out(("--image", "api:2"), capsys, QUICK)
+    assert code == 0
+    assert [verdict["canary"]["requests"] > 0 for verdict in verdicts] == [True, False]
 
 
 def test_a_canary_with_errors_never_reaches_the_stable_deployment(
