@@ -108,10 +108,14 @@ def test_the_adapter_gives_what_the_autoscaler_scales_by() -> None:
     assert {name for rule in rules for name in asked_for(rule["seriesQuery"])} <= known()
 
 
-@pytest.mark.parametrize(("what", "name"), [("rules", "alerts.yaml"), ("config", "prometheus.yaml")])
-def test_prometheus_takes_it(what: str, name: str) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [("check", "config", "prometheus.yaml"), ("check", "rules", "alerts.yaml"), ("test", "rules", "alerts.test.yaml")],
+    ids=" ".join,
+)
+def test_prometheus_takes_it_and_each_alert_comes_where_it_should(words: tuple[str, ...]) -> None:
     program = shutil.which("promtool")
     if program is None:
         pytest.skip("promtool is not installed; apt-get install prometheus brings it")
-    said = subprocess.run([program, "check", what, str(FOLDER / name)], capture_output=True, text=True, check=False)
+    said = subprocess.run([program, *words], cwd=FOLDER, capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stdout + said.stderr
