@@ -2,14 +2,16 @@
 
     just canary http://127.0.0.1:8001 --stable http://127.0.0.1:8000 --minutes 10 --photo leaf.jpg
 
-Reads /health, /ready and /metrics, as Prometheus does. Exit code 0: promote; 3: roll back; 2: a wrong command line.
-stdout carries the verdict as JSON. Ends early where waiting longer cannot help.
+Reads /health, /ready and /metrics, as Prometheus does; CASSAVA_API_KEY is the key of both, if they ask for one.
+Exit code 0: promote; 3: roll back; 2: a wrong command line. stdout carries the verdict as JSON. Ends early where
+waiting longer cannot help.
 """
 
 import argparse
 import io
 import json
 import math
+import os
 import secrets
 import sys
 import time
@@ -164,6 +166,8 @@ def fetch(url: str, body: bytes | None = None, content_type: str = "") -> str:
         UnreachableError: Anything else.
     """
     headers = {"Content-Type": content_type} if body else {}
+    if key := os.environ.get("CASSAVA_API_KEY"):
+        headers["X-API-Key"] = key
     try:
         with urlopen(Request(url, body, headers), timeout=_TIMEOUT_S) as answer:  # noqa: S310  an address that the operator typed
             return str(answer.read().decode("utf-8"))

@@ -18,6 +18,7 @@ class FakeService:
         self.unready = 0  # looks that /ready says no to
         self.asked = self.failed = self.failed_reloads = 0
         self.url = ""
+        self.key: str | None = None  # that every request has to show
 
     def answer(self) -> int:
         """One more answer about a photo; its status."""
@@ -48,7 +49,9 @@ def serving(service: FakeService) -> Iterator[FakeService]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            if self.path == "/metrics":
+            if service.key and self.headers.get("X-API-Key") != service.key:
+                self.reply(401, "no key")
+            elif self.path == "/metrics":
                 for _ in range(service.visitors):
                     service.answer()
                 self.reply(200, service.exposition())

@@ -91,6 +91,14 @@ def test_the_command_line_watches_and_asks(serve: Serve, capsys: pytest.CaptureF
     assert said["canary"]["requests"] >= 5
 
 
+def test_the_key_of_the_service_is_shown(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    keyed = serve()
+    keyed.key = "k" * 16
+    assert watched(keyed, seconds=200).reasons[0].endswith("/health: 401")
+    monkeypatch.setenv("CASSAVA_API_KEY", keyed.key)
+    assert watched(keyed).decision == "promote"
+
+
 def test_a_drawn_leaf_is_a_jpeg() -> None:
     assert (read_photo("drawn") or b"").startswith(b"\xff\xd8")
     assert read_photo(None) is None
