@@ -17,7 +17,10 @@ ADAPTER = FOLDER.parent / "k8s" / "prometheus-adapter" / "values.yaml"
 ALERTS = [rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
 DASHBOARD = json.loads((FOLDER / "grafana" / "dashboards" / "cassava.json").read_text())
 OF_PROMETHEUS = {"up"}
-OF_DRIFT = {"cassava_drift_psi"}
+OF_FEEDBACK = {
+    *("cassava_drift_psi", "cassava_drift_photos"),
+    *("cassava_feedback_total", "cassava_feedback_forgotten_total"),
+}
 
 
 def asked_for(expression: str) -> set[str]:
@@ -27,7 +30,7 @@ def asked_for(expression: str) -> set[str]:
 
 
 def known() -> set[str]:
-    names = set(OF_PROMETHEUS | OF_DRIFT)
+    names = set(OF_PROMETHEUS | OF_FEEDBACK)
     for family in Metrics().registry.collect():
         names |= {family.name}
         if family.type == "counter":
@@ -63,7 +66,7 @@ def test_labels_are_those_that_the_metrics_have() -> None:
     metrics.reload("ok")
     labels = {
         label for family in metrics.registry.collect() for sample in family.samples for label in sample.labels
-    } | {"verdict", "class_name", "feature", "job", "instance", "name", "version"}
+    } | {"verdict", "class_name", "feature", "source", "said", "job", "instance", "name", "version"}
     for expression in expressions():
         matched = re.findall(r"[{,] *(\w+) *(?:=~|!~|!=|=)", expression)
         grouped = [name for listed in re.findall(r"\bby \(([^)]*)\)", expression) for name in listed.split(", ")]
