@@ -1,6 +1,6 @@
 """The next version: what the commits since the last tag amount to, as a commit and a tag that wait to be pushed.
 
-just release                   version by git-cliff from the Conventional Commits; pyproject.toml, changelog, tag
+just release                   version by git-cliff from the Conventional Commits, written everywhere; tag
 just release --check v0.2.0    does a tag fit the tree that it stands on? (release.yml asks)
 """
 
@@ -35,7 +35,7 @@ def run(root: Path, *words: str) -> str:
 
 
 def prepare(root: Path) -> str:
-    """Writes version and changelog, commits and tags them; the tag.
+    """Writes the version into pyproject.toml and the Kubernetes overlays, and the changelog; commits; the tag made.
 
     Raises:
         ReleaseError: Something is uncommitted, or no commit since the last tag is worth a release.
@@ -49,6 +49,9 @@ def prepare(root: Path) -> str:
         raise ReleaseError(f"nothing to release: no commit since {tag} changes the version")
     pyproject = root / "pyproject.toml"
     pyproject.write_text(with_version(pyproject.read_text(encoding="utf-8"), tag[1:]), encoding="utf-8", newline="\n")
+    for overlay in root.glob("deploy/k8s/overlays/*/kustomization.yaml"):
+        text = re.sub(r"newTag: v[\d.]+", f"newTag: {tag}", overlay.read_text(encoding="utf-8"))
+        overlay.write_text(text, encoding="utf-8", newline="\n")
     run(root, "git-cliff", "--tag", tag, "--output", "CHANGELOG.md")
     run(root, "git", "commit", "--quiet", "--all", "--message", f"chore: release {tag}")
     run(root, "git", "tag", "--annotate", tag, "--message", tag)

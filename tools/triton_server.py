@@ -8,7 +8,6 @@ an environment of its own, made once by uv and used again.
 
 import argparse
 import contextlib
-import fcntl
 import hashlib
 import os
 import platform
@@ -21,11 +20,11 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 from urllib.error import URLError
 from urllib.request import urlopen
+
+from filelock import FileLock
 
 WHEEL = "nvidia-pytriton==0.5.14"  # tritonserver 2.51
 DEFAULT_CACHE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "d" / "tritonserver"
@@ -143,7 +142,7 @@ def make_environment(requirements: Path, cache: Path = DEFAULT_CACHE) -> Path:
     key = hashlib.sha256(f"{WHEEL} {python} {requirements.read_text()}".encode()).hexdigest()[:12]
     folder = cache / key
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / f"{key}.lock").open("w") as lock, _locked(lock):
+    with FileLock(cache / f"{key}.lock"):
         if (folder / "complete").is_file():
             return folder
         shutil.rmtree(folder, ignore_errors=True)
@@ -180,13 +179,6 @@ def _run(words: list[str]) -> None:
         said = subprocess.run(words, cwd=nowhere, capture_output=True, text=True, check=False)
     if said.returncode:
         raise NoServerError(f"{' '.join(words[:3])} failed: {said.stderr.strip()[-500:]}")
-
-
-@contextlib.contextmanager
-def _locked(file: IO[str]) -> Iterator[None]:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield
-    fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def main() -> int:

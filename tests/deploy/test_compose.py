@@ -82,7 +82,7 @@ def test_every_file_that_is_named_is_there() -> None:
         if build := service.get("build"):
             dockerfile = Path(build["context"]) / build["dockerfile"]
             assert dockerfile.is_file()
-            assert f" AS {build['target']}\n" in dockerfile.read_text() if "target" in build else True
+            assert f" AS {build['target']}\n" in dockerfile.read_text(encoding="utf-8") if "target" in build else True
 
 
 def test_variables_of_the_service_are_settings_of_it() -> None:
@@ -91,31 +91,35 @@ def test_variables_of_the_service_are_settings_of_it() -> None:
     assert sorted(told - known - {"CASSAVA_FEEDBACK_URL", "CASSAVA_STATISTICS_URL"}) == []
 
 
-def test_images_of_ours_have_the_version_of_the_package() -> None:
-    ours = {name: service["image"].partition(":")[2] for name, service in SERVICES.items() if "build" in service}
-    mlflow = ours.pop("mlflow")
-    assert {*ours.values()} == {PYPROJECT["project"]["version"]}
+def test_mlflow_server_and_client_are_of_one_version() -> None:
     [pinned] = [
         name.partition("==")[2]
         for name in PYPROJECT["project"]["optional-dependencies"]["track"]
         if name.startswith("mlflow==")
     ]
-    assert mlflow == pinned
-    assert re.findall(r"mlflow==([\d.]+)", (REPOSITORY / "docker" / "mlflow.Dockerfile").read_text()) == [pinned]
+    assert re.findall(
+        r"mlflow==([\d.]+)", (REPOSITORY / "docker" / "mlflow.Dockerfile").read_text(encoding="utf-8")
+    ) == [pinned]
+
+
+def test_images_of_others_have_a_version_and_ours_are_built_here() -> None:
+    tags = {name: service["image"].partition(":")[2] for name, service in SERVICES.items()}
+    assert {name for name, tag in tags.items() if not tag} == {name for name in SERVICES if "build" in SERVICES[name]}
+    assert "latest" not in tags.values()
 
 
 def test_what_is_tracked_outlives_the_container() -> None:
     [volume] = SERVICES["mlflow"]["volumes"]
     name, _, place = volume.partition(":")
     assert name in COMPOSE["volumes"]
-    command = (REPOSITORY / "docker" / "mlflow.Dockerfile").read_text().rpartition("CMD ")[2]
+    command = (REPOSITORY / "docker" / "mlflow.Dockerfile").read_text(encoding="utf-8").rpartition("CMD ")[2]
     stores = [word for word in json.loads(command) if "store" in word or "artifacts" in word]
     assert len(stores) == 2
     assert all(f"{place}/" in word for word in stores)
 
 
 def test_images_install_extras_that_there_are_and_run_without_rights() -> None:
-    dockerfile = (REPOSITORY / "docker" / "Dockerfile").read_text()
+    dockerfile = (REPOSITORY / "docker" / "Dockerfile").read_text(encoding="utf-8")
     extras = {name for listed in re.findall(r"\*\.whl\)\[([\w,]+)\]", dockerfile) for name in listed.split(",")}
     assert extras <= {*PYPROJECT["project"]["optional-dependencies"]}
     for name in ("api", "bot", "trainer"):
@@ -125,13 +129,13 @@ def test_images_install_extras_that_there_are_and_run_without_rights() -> None:
 
 
 def test_a_build_sees_nothing_but_sources() -> None:
-    lines = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    lines = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert lines[1] == "*"
     seen = [line[1:] for line in lines if line.startswith("!")]
     assert seen == ["pyproject.toml", "README.md", "LICENSE", "src", "web"]
 
 
 def test_the_uv_of_images_is_that_of_the_workflows() -> None:
-    dockerfile = (REPOSITORY / "docker" / "Dockerfile").read_text()
-    action = (REPOSITORY / ".github" / "actions" / "environment" / "action.yml").read_text()
+    dockerfile = (REPOSITORY / "docker" / "Dockerfile").read_text(encoding="utf-8")
+    action = (REPOSITORY / ".github" / "actions" / "environment" / "action.yml").read_text(encoding="utf-8")
     assert re.findall(r"uv==([\d.]+)", dockerfile) == re.findall(r"version: ([\d.]+)$", action, re.MULTILINE)

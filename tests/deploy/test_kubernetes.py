@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def container(deployment: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", plain_manifests(), ids=lambda path: str(path.relative_to(FOLDER)))
 def test_every_file_is_a_manifest_by_itself(path: Path) -> None:
-    for manifest in yaml.safe_load_all(path.read_text()):
+    for manifest in yaml.safe_load_all(path.read_text(encoding="utf-8")):
         if path.name != "ask-triton.yaml":  # a patch: only what it changes
             kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
 
@@ -62,13 +63,21 @@ def test_every_built_manifest_fits_the_schema(overlay: str) -> None:
 
 @pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=lambda path: str(path.parent.relative_to(FOLDER)))
 def test_what_a_kustomization_names_is_there_and_nothing_lies_beside_it(path: Path) -> None:
-    content = yaml.safe_load(path.read_text())
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     patches = [patch["path"] for patch in content.get("patches", ()) if "path" in patch]
     settings = [name for each in content.get("configMapGenerator", ()) for name in each["envs"]]
     named = {*content["resources"], *patches, *settings}
     assert all((path.parent / name).exists() for name in named)
     files = {each.name for each in path.parent.iterdir() if each.is_file()} - {path.name}
     assert files == {name for name in named if (path.parent / name).is_file()}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_images_are_those_of_the_release(overlay: str) -> None:
+    pyproject = (FOLDER.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    version = tomllib.loads(pyproject)["project"]["version"]
+    images = [container(deployment)["image"] for deployment in of_kind(overlay, "Deployment").values()]
+    assert {image.partition(":")[2] for image in images} == {f"v{version}"}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -14,8 +14,12 @@ from cassava_leaf_disease.serving.metrics import Metrics
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "monitoring"
 ADAPTER = FOLDER.parent / "k8s" / "prometheus-adapter" / "values.yaml"
-ALERTS = [rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
-DASHBOARD = json.loads((FOLDER / "grafana" / "dashboards" / "cassava.json").read_text())
+ALERTS = [
+    rule
+    for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]
+]
+DASHBOARD = json.loads((FOLDER / "grafana" / "dashboards" / "cassava.json").read_text(encoding="utf-8"))
 OF_PROMETHEUS = {"up"}
 OF_FEEDBACK = {
     *("cassava_drift_psi", "cassava_drift_photos"),
@@ -95,17 +99,21 @@ def test_panels_do_not_overlap() -> None:
 
 
 def test_datasource_and_dashboard_are_found_where_compose_mounts_them() -> None:
-    [source] = yaml.safe_load((FOLDER / "grafana/provisioning/datasources/prometheus.yaml").read_text())["datasources"]
+    [source] = yaml.safe_load(
+        (FOLDER / "grafana/provisioning/datasources/prometheus.yaml").read_text(encoding="utf-8")
+    )["datasources"]
     assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {source["uid"]}
-    [provider] = yaml.safe_load((FOLDER / "grafana/provisioning/dashboards/cassava.yaml").read_text())["providers"]
-    compose = yaml.safe_load((FOLDER.parents[1] / "compose.yaml").read_text())["services"]["grafana"]
+    [provider] = yaml.safe_load((FOLDER / "grafana/provisioning/dashboards/cassava.yaml").read_text(encoding="utf-8"))[
+        "providers"
+    ]
+    compose = yaml.safe_load((FOLDER.parents[1] / "compose.yaml").read_text(encoding="utf-8"))["services"]["grafana"]
     assert f"./deploy/monitoring/grafana/dashboards:{provider['options']['path']}:ro" in compose["volumes"]
 
 
 def test_the_adapter_gives_what_the_autoscaler_scales_by() -> None:
-    rules = yaml.safe_load(ADAPTER.read_text())["rules"]["custom"]
+    rules = yaml.safe_load(ADAPTER.read_text(encoding="utf-8"))["rules"]["custom"]
     given = {rule.get("name", {}).get("as") or asked_for(rule["seriesQuery"]).pop() for rule in rules}
-    scaler = yaml.safe_load((FOLDER.parent / "k8s" / "base" / "autoscaler.yaml").read_text())
+    scaler = yaml.safe_load((FOLDER.parent / "k8s" / "base" / "autoscaler.yaml").read_text(encoding="utf-8"))
     wanted = {metric["pods"]["metric"]["name"] for metric in scaler["spec"]["metrics"] if metric["type"] == "Pods"}
     assert given == wanted
     assert {name for rule in rules for name in asked_for(rule["seriesQuery"])} <= known()

@@ -104,8 +104,8 @@ def test_the_exit_code_is_the_decision(
     assert main([str(report), "--current", str(current), "--min-photos", "1000", "--summary", str(summary)]) == 3
     said = json.loads(capsys.readouterr().out)
     assert said["reasons"] == ["photos: measured on 400, at least 1000 expected"]
-    assert summary.read_text().count("### Model gate") == 2
-    assert "| **refuse** | photos |" in summary.read_text()
+    assert summary.read_text(encoding="utf-8").count("### Model gate") == 2
+    assert "| **refuse** | photos |" in summary.read_text(encoding="utf-8")
     assert main([str(report), "--first"]) == 0
 
 
@@ -118,7 +118,7 @@ def test_files_that_do_not_fit_are_told_in_one_line(
     files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report, current = files
-    content = json.loads(report.read_text())
+    content = json.loads(report.read_text(encoding="utf-8"))
     for broken, told in (
         ("", "no JSON"),
         ("[]", "no JSON object"),
@@ -135,7 +135,7 @@ def test_files_that_do_not_fit_are_told_in_one_line(
 
 def test_a_current_model_measured_on_other_photos_is_refused(files: tuple[Path, Path]) -> None:
     report, current = files
-    content = json.loads(current.read_text())
+    content = json.loads(current.read_text(encoding="utf-8"))
     content["scores"]["accuracy"] += 0.01
     current.write_text(json.dumps(content))
     with pytest.raises(EvidenceError, match="not the model and photos"):

@@ -31,6 +31,9 @@ def root(tmp_path: Path) -> Path:
     shutil.copy(REPOSITORY / "cliff.toml", tmp_path)
     (tmp_path / "pyproject.toml").write_text(PYPROJECT)
     (tmp_path / "CHANGELOG.md").write_text("")
+    overlay = tmp_path / "deploy" / "k8s" / "overlays" / "cpu" / "kustomization.yaml"
+    overlay.parent.mkdir(parents=True)
+    overlay.write_text("images: [{ name: leaf, newTag: v0.0.1 }]\n")
     git(tmp_path, "add", "--all")
     commit(tmp_path, "feat: draw leaves")
     return tmp_path
@@ -46,9 +49,10 @@ def test_versions_follow_from_the_commits(root: Path) -> None:
     commit(root, "feat!: another page")
     assert prepare(root) == "v0.3.0"  # before 1.0
 
-    assert 'version = "0.3.0"' in (root / "pyproject.toml").read_text()
-    assert 'target-version = "py311"' in (root / "pyproject.toml").read_text()
-    changelog = (root / "CHANGELOG.md").read_text()
+    assert 'version = "0.3.0"' in (root / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'target-version = "py311"' in (root / "pyproject.toml").read_text(encoding="utf-8")
+    assert "newTag: v0.3.0 }" in (root / "deploy/k8s/overlays/cpu/kustomization.yaml").read_text(encoding="utf-8")
+    changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
     assert "## 0.3.0 (" in changelog
     assert "**breaking** Another page" in changelog
     assert "elease v0" not in changelog

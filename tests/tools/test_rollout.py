@@ -23,7 +23,7 @@ folder = Path(__file__).parent
 words = sys.argv[3:]
 with (folder / "said").open("a") as file:
     file.write(json.dumps(words) + "\\n")
-settings = json.loads((folder / "settings").read_text())
+settings = json.loads((folder / "settings").read_text(encoding="utf-8"))
 line = " ".join(words)
 for part in settings["fails"]:
     if part in line:
@@ -54,7 +54,7 @@ class Kubectl:
 
     @property
     def said(self) -> list[str]:
-        lines = (self._folder / "said").read_text().splitlines()
+        lines = (self._folder / "said").read_text(encoding="utf-8").splitlines()
         return [" ".join(json.loads(line)) for line in lines]
 
     @property
