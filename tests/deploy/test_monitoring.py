@@ -125,8 +125,25 @@ def test_the_adapter_gives_what_the_autoscaler_scales_by() -> None:
     ids=" ".join,
 )
 def test_prometheus_takes_it_and_each_alert_comes_where_it_should(words: tuple[str, ...]) -> None:
+    promtool(FOLDER, *words)
+
+
+def test_every_query_of_dashboard_and_adapter_is_promql(tmp_path: Path) -> None:
+    asked = [
+        target["expr"].replace("$__rate_interval", "5m") for panel in DASHBOARD["panels"] for target in panel["targets"]
+    ]
+    for rule in yaml.safe_load(ADAPTER.read_text(encoding="utf-8"))["rules"]["custom"]:
+        series = rule["seriesQuery"].partition("{")[0]
+        query = rule["metricsQuery"].replace("<<.Series>>", series).replace("<<.LabelMatchers>>", 'pod="a"')
+        asked.append(query.replace("<<.GroupBy>>", "pod"))
+    rules = [{"record": f"asked_{place}", "expr": query} for place, query in enumerate(asked)]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "asked", "rules": rules}]}))
+    promtool(tmp_path, "check", "rules", "rules.yaml")
+
+
+def promtool(folder: Path, *words: str) -> None:
     program = shutil.which("promtool")
     if program is None:
         pytest.skip("promtool is not installed; apt-get install prometheus brings it")
-    said = subprocess.run([program, *words], cwd=FOLDER, capture_output=True, text=True, check=False)
+    said = subprocess.run([program, *words], cwd=folder, capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stdout + said.stderr
