@@ -154,6 +154,55 @@ def plain_jpeg(data: bytes, limits: DecodeLimits | None = None, *, name: str = "
     return PlainJpeg(picture.coded, picture.baseline) if plain else None
 
 
+@dataclass(frozen=True)
+class BarePhoto:
+    """A file of the same pixels that tells nothing else; `suffix` is `.jpg` or `.png`."""
+
+    data: bytes
+    suffix: str
+
+
+def without_metadata(data: bytes, limits: DecodeLimits | None = None, *, name: str = "image") -> BarePhoto:
+    """The photo without place, time, camera, texts, colour profile, thumbnails and whatever stands behind its end.
+
+    Nothing is coded anew: it decodes to the same pixels. Of its EXIF block the orientation alone stays.
+
+    Raises:
+        ImageError: As `decode_image`; the photo has been decoded.
+    """
+    limits = limits or DecodeLimits()
+    decode_image(data, limits, name=name)
+    if data.startswith(PNG_SIGNATURE):
+        picture = _walk_png(data, limits, name)
+        head = len(PNG_SIGNATURE) + 25  # the header: length, kind, 13 bytes, checksum
+        turned = b"" if picture.orientation == 1 else _png_chunk(b"eXIf", _exif_of(picture.orientation))
+        return BarePhoto(picture.coded[:head] + turned + picture.coded[head:], ".png")
+    picture = _walk_jpeg(data, limits, name)
+    exif = b"Exif\0\0" + _exif_of(picture.orientation)
+    parts = [data[:2], b"" if picture.orientation == 1 else _jpeg_segment(0xE1, exif)]
+    for marker, start, body, end in _jpeg_segments(picture.coded, name):
+        content = picture.coded[body:end]
+        if marker == 0xE0:  # JFIF: 12 bytes, then a thumbnail of so many pixels
+            parts.append(_jpeg_segment(marker, content[:12].ljust(12, b"\0") + b"\0\0"))
+        elif marker == 0xEE:
+            parts.append(_jpeg_segment(marker, content[:12]))
+        else:
+            parts.append(picture.coded[start:end])
+    return BarePhoto(b"".join(parts), ".jpg")
+
+
+def _exif_of(orientation: int) -> bytes:
+    return b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+
+
+def _jpeg_segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
 def _decode(picture: _Picture, name: str) -> np.ndarray:
     """Pillow's two decoders are called directly: `Image.open` would check its own, global pixel limit."""
     decoder = JpegImagePlugin.JpegImageFile if picture.kind == "JPEG" else PngImagePlugin.PngImageFile
