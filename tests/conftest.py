@@ -4,10 +4,14 @@ import hashlib
 import io
 import json
 import os
+import secrets
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -208,6 +212,60 @@ def moto_s3() -> Iterator[tuple[str, Any]]:
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
     yield url, boto3.client("s3", endpoint_url=url, region_name="us-east-1", **keys)
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The address of a PostgreSQL of these tests' own; tests are skipped where none is installed."""
+    programs = [*map(Path, os.environ.get("PATH", "").split(os.pathsep)), *Path("/usr/lib/postgresql").glob("*/bin")]
+    found = next((folder for folder in programs if (folder / "initdb").is_file()), None)
+    if found is None:
+        pytest.skip("no PostgreSQL: initdb is not on the PATH")
+    folder = Path(tempfile.mkdtemp(prefix="cassava-postgres-"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    user = {"user": "nobody"} if hasattr(os, "geteuid") and os.geteuid() == 0 else {}  # it refuses to run as root
+    if user:
+        shutil.chown(folder, "nobody")
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **user}
+    subprocess.run([found / "initdb", "-D", folder / "data", "-U", "cassava", "-A", "trust"], check=True, **quiet)
+    server = subprocess.Popen(
+        [found / "postgres", "-D", folder / "data", "-p", str(port), "-h", "127.0.0.1", "-k", folder], **quiet
+    )
+    try:
+        url = f"postgresql://cassava@127.0.0.1:{port}"
+        wait_for_postgres(f"{url}/postgres")
+        yield url
+    finally:
+        server.terminate()
+        server.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for_postgres(url: str) -> None:
+    import psycopg
+
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            psycopg.connect(url).close()
+        except psycopg.OperationalError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        else:
+            return
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> str:
+    """The address of an empty database in it."""
+    import psycopg
+
+    name = f"of_a_test_{secrets.token_hex(4)}"
+    with psycopg.connect(f"{postgres_server}/postgres", autocommit=True) as connection:
+        connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+    return f"{postgres_server}/{name}"
 
 
 class FileServer(ThreadingHTTPServer):

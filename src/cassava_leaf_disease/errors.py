@@ -125,6 +125,12 @@ class StorageError(CassavaError):
     http_status = 502
 
 
+class DatabaseError(CassavaError):
+    """A database of ours that cannot be read or written; the same request may succeed later."""
+
+    http_status = 503
+
+
 class BusyError(CassavaError):
     """A service that has more to do than it can answer in time; the same request may succeed after `retry_after_s`."""
 
