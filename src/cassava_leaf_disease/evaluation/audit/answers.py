@@ -60,7 +60,7 @@ def load_answers(config: AppConfig) -> AnsweredPhotos:
     _check_fingerprint(path, photos, config)
     rows = {name: row for row, name in enumerate(names)}
     answered = tuple(photo for photo in photos if photo.image_id in rows)
-    _check_classes(path, answered)
+    _check_classes(path, answered, photos)
     unanswered = [photo.image_id for photo in photos if photo.image_id not in rows]
     if unanswered:
         _check_unanswered(path, unanswered, config)
@@ -122,11 +122,15 @@ def _check_fingerprint(path: Path, photos: Sequence[LabeledPhoto], config: AppCo
         )
 
 
-def _check_classes(path: Path, photos: Sequence[LabeledPhoto]) -> None:
-    present = {photo.label for photo in photos}
-    absent = [name for label, name in enumerate(CLASS_NAMES) if label not in present]
+def _check_classes(path: Path, answered: Sequence[LabeledPhoto], photos: Sequence[LabeledPhoto]) -> None:
+    """Refuses answers that leave a class out; a data set that has none of it, as feedback may, is told."""
+    present, there = {photo.label for photo in answered}, {photo.label for photo in photos}
+    absent = [name for label, name in enumerate(CLASS_NAMES) if label in there - present]
     if absent:
         raise DataError(f"{path}: no photo of {', '.join(absent)}, and an audit compares all classes; {_MEND}")
+    if len(there) < len(CLASS_NAMES):
+        lacking = ", ".join(name for label, name in enumerate(CLASS_NAMES) if label not in there)
+        logger.warning("no photo of the data set is labelled %s: no label is suspected to be one of these", lacking)
 
 
 def _check_unanswered(path: Path, unanswered: Sequence[str], config: AppConfig) -> None:

@@ -5,6 +5,7 @@ the confident joint under the class whose probability passes its threshold; off 
 are likely to be wrong.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,18 +42,23 @@ class LabelIssues:
 def find_label_issues(
     labels: Labels, probabilities: Probabilities, find_by: FindIssuesBy, rank_by: RankLabelsBy
 ) -> LabelIssues:
-    """Judges `labels` `(N,)` by `probabilities` `(N, C)` of a model that has not learned them; every class occurs."""
+    """Judges `labels` `(N,)` by `probabilities` `(N, C)` of a model that has not learned them.
+
+    Labels are told to be one of the classes that occur among them.
+    """
     from cleanlab.count import compute_confident_joint
     from cleanlab.filter import find_label_issues as filter_issues
     from cleanlab.rank import get_label_quality_scores
 
-    suspicious = filter_issues(labels, probabilities, filter_by=find_by, n_jobs=1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "May not flag all label issues", UserWarning)  # of classes that do not occur
+        suspicious = filter_issues(labels, probabilities, filter_by=find_by, n_jobs=1)
+    occurs = np.bincount(labels, minlength=NUM_CLASSES) > 0  # cleanlab counts one of each class, occurring or not
+    joint = np.asarray(compute_confident_joint(labels, probabilities, calibrate=False), np.int64)
     return LabelIssues(
         quality=np.asarray(get_label_quality_scores(labels, probabilities, method=rank_by), np.float64),
         self_confidence=probabilities[np.arange(len(labels)), labels],
         suggested=probabilities.argmax(axis=1).astype(np.int64),
         suspicious=np.asarray(suspicious, np.bool_),
-        joint=np.asarray(compute_confident_joint(labels, probabilities, calibrate=False), np.int64).reshape(
-            NUM_CLASSES, NUM_CLASSES
-        ),
+        joint=joint.reshape(NUM_CLASSES, NUM_CLASSES) * occurs[:, np.newaxis],
     )
