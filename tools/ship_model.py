@@ -3,8 +3,9 @@
     just ship-model --checkpoint outputs/runs/version_0/checkpoints/best.ckpt --data data/cassava --seconds 237
         --hardware "1 x NVIDIA H100" [--outside ghana/labels.csv ghana/images disease] [--foreign photos/not_cassava]
 
-Writes `assets/default_model.onnx` (int8), `docs/results/default_model.json`, and the tables between the marks in
-`docs/model-card.md`. Everything is measured here, on this machine's CPU, with the commands that a user types.
+Writes `assets/default_model.onnx` (int8) and its `.drift.json`, `docs/results/default_model.json`, and the tables
+between the marks in `docs/model-card.md`. Everything is measured here, on this machine's CPU, with the commands that a
+user types.
 """
 
 import argparse
@@ -67,6 +68,7 @@ def main() -> int:
         record["outside"] = figures(cassava("evaluate", f"infer.checkpoint_path={ASSET}", *given, *named))
     if options.foreign:
         record["foreign"] = dict(Counter(verdicts(options.foreign)))
+    cassava("drift-reference", f"infer.checkpoint_path={ASSET}", *places)
     RECORD.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     write_card(record)
     print(RECORD.read_text(encoding="utf-8"))
