@@ -43,6 +43,7 @@ _EXTRA_OF: Final = {
         "track",
     ),
     **dict.fromkeys(("onnx", "onnxscript"), "export"),
+    "psycopg": "postgres",
 }
 
 
@@ -181,6 +182,35 @@ COMMANDS: Final[Mapping[str, Command]] = {
             "cassava audit",
             "cassava audit audit.oof_csv=outputs/crossval/version_0/oof.csv audit.max_shown=400",
             "cassava train data.exclude_csv=outputs/audit/version_0/exclude.csv",
+        ),
+    ),
+    "feedback-export": Command(
+        "write what people said of the answers as a data set, for an expert and for training",
+        "feedback.export:export_feedback",
+        ("feedback", "paths"),
+        (
+            "cassava feedback export feedback.url=sqlite:///feedback/feedback.db",
+            "cassava feedback export feedback.reviewed_csv=review.csv feedback.only_reviewed=true",
+            "cassava train data.extra.csv_path=outputs/feedback/version_0/extra.csv "
+            "data.extra.images_dir=outputs/feedback/version_0/train_images",
+        ),
+    ),
+    "drift": Command(
+        "compare the answers of the last days with what the model was trained on",
+        "drift.report:drift",
+        ("drift", "infer", "paths"),
+        (
+            "cassava drift drift.statistics_url=sqlite:///statistics.db infer.checkpoint_path=best.onnx",
+            "cassava drift drift.days=30 drift.until=2026-11-30",
+        ),
+    ),
+    "drift-reference": Command(
+        "count a model's answers about its validation photos, for `drift` to compare with",
+        "drift.reference:make_reference",
+        ("drift", "evaluate", "infer", "paths"),
+        (
+            "cassava drift reference infer.checkpoint_path=outputs/runs/version_0/checkpoints/best.ckpt",
+            "cassava drift reference evaluate.csv_path=season/train.csv evaluate.images_dir=season/train_images",
         ),
     ),
     "prepare": Command(

@@ -118,6 +118,23 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
         Flag("max_shown", "audit.max_shown", "photos in the gallery"),
         Flag("copies", "audit.near_duplicates", "look for pictures under two labels", switch=True),
     ),
+    "feedback_export": (
+        Flag("store", "feedback.url", "the store's database"),
+        Flag("photos", "feedback.photos", "the folder of its photos, or s3://bucket/prefix"),
+        Flag("reviewed", "feedback.reviewed_csv", "a table with an expert's labels"),
+        Flag("output", "feedback.output_dir", "the folder to write"),
+    ),
+    "drift": (
+        *_CHECKPOINT,
+        Flag("statistics", "drift.statistics_url", "the database of counts"),
+        Flag("days", "drift.days", "days of the period"),
+        Flag("reference", "drift.reference", "what drift-reference wrote"),
+    ),
+    "drift_reference": (
+        *_CHECKPOINT,
+        Flag("part", "drift.part", "train, val or test"),
+        Flag("output", "drift.reference", "the file to write"),
+    ),
     "prepare": (
         Flag("data_dir", "paths.data_dir", "the folder of the data set"),
         Flag("synthetic", "data.synthetic.enabled", "draw leaves there first", switch=True),
@@ -228,6 +245,18 @@ class Door:
     def audit(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava audit`."""
         return _words("audit", overrides, flags)
+
+    def feedback_export(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava feedback-export`."""
+        return _words("feedback_export", overrides, flags)
+
+    def drift(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava drift`."""
+        return _words("drift", overrides, flags)
+
+    def drift_reference(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava drift-reference`."""
+        return _words("drift_reference", overrides, flags)
 
     def prepare(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava prepare`."""

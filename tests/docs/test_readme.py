@@ -68,6 +68,8 @@ WANT_MORE = {
         "plants",
         "fit-gate",
         "audit",
+        "feedback",
+        "drift",
         "export-triton",
         "export-tensorrt",
     ),

@@ -7,6 +7,7 @@ import pytest
 
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.serving.app import build_answerer, build_app
+from cassava_leaf_disease.serving.feedback_routes import feedback
 from cassava_leaf_disease.serving.metrics import Metrics
 from cassava_leaf_disease.serving.routes import open_routes, routes, uploads
 from cassava_leaf_disease.serving.settings import ServingSettings, with_settings
@@ -27,9 +28,9 @@ def test_the_table_of_settings_is_the_settings() -> None:
 
 
 def test_every_endpoint_is_told() -> None:
-    paths = [route.path for router in (uploads, routes, open_routes) for route in router.routes]  # type: ignore[attr-defined]
+    paths = [route.path for router in (uploads, feedback, routes, open_routes) for route in router.routes]  # type: ignore[attr-defined]
 
-    assert len(paths) == 7
+    assert len(paths) == 9
     assert all(re.search(rf"^\| `(GET|POST) {re.escape(path)}`", PAGE, re.MULTILINE) for path in paths)
 
 

@@ -130,11 +130,14 @@ def answer_of(connection: socket.socket) -> bytes:
         return b""
 
 
+@pytest.mark.parametrize("feedback_url", [None, "sqlite:///given/feedback.db"])
 def test_the_service_keeps_to_its_openapi(
-    build_service: Callable[..., FastAPI], running: Callable[[FastAPI], AbstractContextManager[httpx2.Client]]
+    build_service: Callable[..., FastAPI],
+    running: Callable[[FastAPI], AbstractContextManager[httpx2.Client]],
+    feedback_url: str | None,
 ) -> None:
     """Schemathesis makes requests from the description, and holds the answers to it."""
-    with running(build_service()) as client:
+    with running(build_service(feedback_url=feedback_url)) as client:
         schema = schemathesis.openapi.from_url(f"{client.base_url}/openapi.json")
         operations = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
 
@@ -143,7 +146,7 @@ def test_the_service_keeps_to_its_openapi(
             ask_at_random(operation)
 
 
-PATHS = {"/health", "/ready", "/model", "/metrics", "/predict", "/predict/plant", "/explain"}
+PATHS = {"/health", "/ready", "/model", "/metrics", "/predict", "/predict/plant", "/explain", "/feedback", "/forget"}
 
 
 def ask_at_random(operation: schemathesis.APIOperation[Any, Any, Any, Any]) -> None:

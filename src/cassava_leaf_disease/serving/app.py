@@ -1,5 +1,6 @@
 """The application: `uvicorn --factory cassava_leaf_disease.serving.app:create_app`."""
 
+import asyncio
 import contextlib
 import logging
 import sys
@@ -19,6 +20,9 @@ from cassava_leaf_disease.inference.predictor import check_device
 from cassava_leaf_disease.serving import page, replies
 from cassava_leaf_disease.serving.admission import Admission
 from cassava_leaf_disease.serving.answerers import Answerer, LocalAnswerer
+from cassava_leaf_disease.serving.drift_watch import DriftWatch
+from cassava_leaf_disease.serving.feedback_desk import FeedbackDesk
+from cassava_leaf_disease.serving.feedback_routes import feedback
 from cassava_leaf_disease.serving.keeper import ModelKeeper
 from cassava_leaf_disease.serving.logs import configure_service_logging
 from cassava_leaf_disease.serving.metrics import Metrics
@@ -33,7 +37,8 @@ _log = logging.getLogger(__name__)
 DESCRIPTION = """Photos of cassava leaves in, a trustworthy diagnosis out.
 
 Every refusal is the JSON `{"error": what was seen, "expected": what was expected and can be done}`. A 503 carries
-`Retry-After`. Photos are held in memory while they are answered, and nowhere else."""
+`Retry-After`. Photos are held in memory while they are answered, and nowhere else, but for those that people agree to
+give through `/feedback`."""
 
 
 def create_app() -> FastAPI:
@@ -76,6 +81,8 @@ def build_app(settings: ServingSettings, answerer: Answerer, metrics: Metrics) -
         answerer,
         Admission(number_of_workers(settings), settings.queue_size, metrics),
         UploadMemory(settings.max_buffered_bytes, metrics),
+        FeedbackDesk(settings, metrics),
+        DriftWatch(settings, answerer, metrics),
     )
     app = FastAPI(
         title="CassavaVision",
@@ -88,9 +95,10 @@ def build_app(settings: ServingSettings, answerer: Answerer, metrics: Metrics) -
     app.state.service = service
     keyed = [] if settings.api_key is None else [Depends(check_key)]
     app.include_router(uploads, dependencies=keyed)
+    app.include_router(feedback, dependencies=keyed)
     app.include_router(routes, dependencies=keyed)
     app.include_router(open_routes)
-    page.install(app, [*uploads.routes, *routes.routes, *open_routes.routes])
+    page.install(app, [*uploads.routes, *feedback.routes, *routes.routes, *open_routes.routes])
     replies.install(app)
     if settings.cors_origins:
         app.add_middleware(
@@ -109,6 +117,10 @@ def _lifespan(service: Service) -> Callable[[FastAPI], contextlib.AbstractAsyncC
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(service.answerer.close)
+            stack.push_async_callback(service.feedback.close)
+            await service.feedback.start()
+            stack.push_async_callback(asyncio.to_thread, service.drift.close)
+            service.drift.start()
             if isinstance(service.answerer, LocalAnswerer):
                 await stack.enter_async_context(service.answerer.keeper.kept(service.settings.reload_s))
             yield

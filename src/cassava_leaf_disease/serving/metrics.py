@@ -15,6 +15,8 @@ from prometheus_client import (
 
 from cassava_leaf_disease import __version__
 from cassava_leaf_disease.domain import ModelIdentity, PlantPrediction, Prediction
+from cassava_leaf_disease.drift.compare import FeatureDrift
+from cassava_leaf_disease.feedback.store import Feedback
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 Stage = Literal["decode", "queue", "inference", "total"]
@@ -38,6 +40,14 @@ class Metrics:
         self._classes = self._counter("predictions", "Answers by class", "class_name")
         self._plants = self._counter("plant_verdicts", "Answers about plants by verdict", "verdict")
         self._rejected = self._counter("rejected", "Requests that were given up, and why", "reason")
+        self._drift = Gauge(
+            "cassava_drift_psi", "Population stability index of answers", ("feature",), registry=self.registry
+        )
+        self._drift_photos = Gauge(
+            "cassava_drift_photos", "Answers that the index is made of", ("feature",), registry=self.registry
+        )
+        self._feedback = self._counter("feedback", "Feedbacks that were kept", "source", "said")
+        self._forgotten = self._counter("feedback_forgotten", "Feedbacks that were deleted on request")
         self._reloads = self._counter("model_reloads", "Looks at a changed model file", "result")
         self._model = Gauge("cassava_model_info", "The model that answers", ("name", "version"), registry=self.registry)
         self._pending = Gauge("cassava_pending_photos", "Photos that wait or are worked on", registry=self.registry)
@@ -69,6 +79,24 @@ class Metrics:
     def plant(self, plant: PlantPrediction) -> None:
         """A plant has its answer; its photos were counted each."""
         self._plants.labels(plant.verdict).inc()
+
+    def feedback(self, feedback: Feedback) -> None:
+        """Somebody has said what an answer was worth."""
+        said = "nothing" if feedback.correct is None else "right" if feedback.correct == "right" else "wrong"
+        self._feedback.labels(feedback.source, said).inc()
+
+    def forgotten(self, count: int) -> None:
+        """So many feedbacks have been deleted."""
+        self._forgotten.inc(count)
+
+    def drift(self, features: Sequence[FeatureDrift]) -> None:
+        """How far answers have moved from the model's reference; features with too few photos have no index."""
+        self._drift.clear()
+        self._drift_photos.clear()
+        for feature in features:
+            self._drift_photos.labels(feature.feature).set(feature.photos)
+            if feature.psi is not None:
+                self._drift.labels(feature.feature).set(feature.psi)
 
     def rejected(self, reason: Rejection) -> None:
         """A request has been given up."""

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from cassava_leaf_disease.errors import BusyError, CassavaError, EngineUnavailableError
+from cassava_leaf_disease.errors import BusyError, CassavaError, DatabaseError, EngineUnavailableError
 
 _log = logging.getLogger(__name__)
 
@@ -48,12 +48,13 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _WHEN: Final = {
     400: "The multipart body is damaged.",
     401: "The API key is missing or wrong.",
-    404: "There is no such thing.",
+    404: "There is no such thing, or the service was not set up for it.",
     408: "The upload took too long.",
     413: "A photo, or the whole request, has too many bytes.",
     415: "The request is no multipart form, or a file is neither JPEG nor PNG, judged by its content.",
     422: "A photo is damaged or has too many pixels, the form lacks its field, or a parameter is wrong.",
     501: "The engine that is set cannot do this.",
+    507: "The store is full.",
     502: "The Triton server failed.",
     504: "The Triton server gave no answer in time.",
     503: "More to do than can be answered in time, or no model is loaded yet; see Retry-After.",
@@ -83,7 +84,7 @@ async def _for_our_own(_: Request, failure: Exception) -> JSONResponse:
     headers = None
     if isinstance(failure, BusyError):
         headers = {"Retry-After": str(failure.retry_after_s)}
-    elif isinstance(failure, EngineUnavailableError):
+    elif isinstance(failure, EngineUnavailableError | DatabaseError):
         headers = {"Retry-After": ENGINE_RETRY_AFTER_S}
     if failure.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(failure, BusyError):
         _log.error("%s", failure)

@@ -208,6 +208,7 @@ async def model(request: Request) -> ModelCard:
         members=tuple(map(describe_member, about.members)),
         views=about.views,
         engine=settings.engine,
+        feedback=service.feedback.is_open,
         limits=Limits(**settings.model_dump(include={*Limits.model_fields} - {"formats"})),
     )
 

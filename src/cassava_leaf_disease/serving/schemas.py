@@ -60,6 +60,7 @@ class ModelCard(_Answer):
     views: tuple[str, ...]
     engine: Literal["local", "triton"]
     limits: Limits
+    feedback: bool = Field(description="whether POST /feedback takes photos and corrections")
 
 
 def describe_member(metadata: ModelMetadata) -> MemberCard:

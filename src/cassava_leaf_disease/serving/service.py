@@ -14,10 +14,12 @@ from cassava_leaf_disease.errors import BusyError
 from cassava_leaf_disease.inference.aggregate import combine_photos
 from cassava_leaf_disease.serving.admission import Admission
 from cassava_leaf_disease.serving.answerers import Answerer
+from cassava_leaf_disease.serving.drift_watch import DriftWatch
+from cassava_leaf_disease.serving.feedback_desk import FeedbackDesk
 from cassava_leaf_disease.serving.metrics import Metrics
 from cassava_leaf_disease.serving.replies import RequestError
 from cassava_leaf_disease.serving.settings import ServingSettings
-from cassava_leaf_disease.serving.uploads import Photo, UploadLimits, UploadMemory, read_photos
+from cassava_leaf_disease.serving.uploads import Form, Photo, UploadLimits, UploadMemory, read_form
 
 Answer = TypeVar("Answer")
 
@@ -33,26 +35,36 @@ class Service:
     answerer: Answerer
     admission: Admission
     memory: UploadMemory
+    feedback: FeedbackDesk
+    drift: DriftWatch
 
     @contextlib.asynccontextmanager
-    async def photos(self, request: Request, field: str, max_files: int) -> AsyncIterator[list[Photo]]:
-        """The photos of a request, held in memory while the block runs.
+    async def form(
+        self, request: Request, field: str, max_files: int, texts: frozenset[str] = frozenset()
+    ) -> AsyncIterator[Form]:
+        """The photos and texts of a request, held in memory while the block runs.
 
         Raises:
-            CassavaError: As `read_photos`; or the queue is full, which is told before anything is read.
+            CassavaError: As `read_form`; or the queue is full, which is told before anything is read.
         """
         self.admission.check()
         limits = UploadLimits(self.settings.max_upload_bytes, max_files)
         with self.memory.lease() as lease:
             try:
                 async with asyncio.timeout(self.settings.upload_timeout_s):
-                    photos = await read_photos(request, field, limits, lease)
+                    form = await read_form(request, field, limits, lease, texts)
             except TimeoutError:
                 limit_s = self.settings.upload_timeout_s
                 raise RequestError(
                     408, f"an upload that took over {limit_s:g} s", "a faster one, or a smaller photo"
                 ) from None
-            yield photos
+            yield form
+
+    @contextlib.asynccontextmanager
+    async def photos(self, request: Request, field: str, max_files: int) -> AsyncIterator[list[Photo]]:
+        """The photos of a request alone; see `form`."""
+        async with self.form(request, field, max_files) as form:
+            yield form.photos
 
     async def answer(self, request: Request, photos: int, work: Callable[[], Awaitable[Answer]]) -> Answer:
         """What `work` gives, within the bounds of queue and deadline."""
@@ -66,6 +78,7 @@ class Service:
         prediction = await self.answerer.predict_bytes(photo.data, name=photo.name, top_k=top_k)
         self.metrics.stage("total", loop.time() - started)
         self.metrics.answer(prediction)
+        self.drift.answer(prediction)
         return prediction
 
     async def predict_plant(self, photos: Sequence[Photo], top_k: int) -> PlantPrediction:

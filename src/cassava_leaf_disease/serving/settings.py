@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from cassava_leaf_disease.config.schema import AbsolutePath, AppConfig, Tta
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.log import LEVELS
+from cassava_leaf_disease.storage.database import sqlite_path
 
 PREFIX = "CASSAVA_"
 MIN_KEY_LENGTH = 16
@@ -72,6 +73,25 @@ class ServingSettings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         default=(), description="other sites whose pages may ask, such as `https://example.org`, with commas between"
     )
+    feedback_url: SecretStr | None = Field(
+        default=None,
+        description="where photos and corrections that people agree to give are kept: `sqlite:///FILE` or "
+        "`postgresql://user:password@host/name`; empty: none are taken",
+    )
+    feedback_photos: str | None = Field(
+        default=None,
+        description="their photos: a folder, or `s3://bucket/prefix`; empty: `photos` beside SQLite's file",
+    )
+    feedback_max_rows: int = Field(default=100_000, ge=1, le=10**9, description="feedbacks that are kept at most")
+    statistics_url: SecretStr | None = Field(
+        default=None,
+        description="where counts of answers by day are kept for `cassava drift`, as `CASSAVA_FEEDBACK_URL`; empty: in "
+        "memory, until the service ends",
+    )
+    drift_reference: AbsolutePath | None = Field(
+        default=None, description="what `cassava drift reference` wrote; empty: `NAME.drift.json` beside the model file"
+    )
+    drift_days: int = Field(default=7, ge=1, le=366, description="days that the gauges of drift look back")
     log_level: str = Field(default="INFO", description=", ".join(f"`{level}`" for level in LEVELS))
     log_format: Literal["json", "text"] = Field(default="json", description="`json` or `text`, a line a record")
 
@@ -101,6 +121,16 @@ class ServingSettings(BaseSettings):
             raise ValueError("expected ASCII characters without spaces, since the key travels in a header")
         return key
 
+    @field_validator("feedback_url", "statistics_url")
+    @classmethod
+    def _known_database(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            try:
+                sqlite_path(url.get_secret_value())
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+        return url
+
     @field_validator("cors_origins")
     @classmethod
     def _plain_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
@@ -109,6 +139,14 @@ class ServingSettings(BaseSettings):
             if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}" or "*" in origin:
                 raise ValueError(f"{origin}: expected origins such as https://example.org, without a path; `*` is none")
         return origins
+
+    @model_validator(mode="after")
+    def _check_feedback(self) -> Self:
+        if self.feedback_url is None or self.feedback_photos is not None:
+            return self
+        if sqlite_path(self.feedback_url.get_secret_value()) is None:
+            raise ValueError("CASSAVA_FEEDBACK_URL=postgresql://…: needs CASSAVA_FEEDBACK_PHOTOS, a folder or s3://…")
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -212,5 +250,5 @@ def _explain(detail: Any) -> str:  # noqa: ANN401  a TypedDict that pydantic kee
     if detail["type"] == "value_error":
         return f"{variable}: {reason}"
     typed = os.environ.get(variable)
-    seen = f"={typed}" if typed is not None and name != "api_key" else ""
+    seen = f"={typed}" if typed is not None and name not in ("api_key", "feedback_url", "statistics_url") else ""
     return f"{variable}{seen}: {reason}; expected {field.description}"

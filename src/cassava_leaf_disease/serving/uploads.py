@@ -82,8 +82,18 @@ class UploadLease:
         self.held_bytes += count
 
 
-async def read_photos(request: Request, field_name: str, limits: UploadLimits, lease: UploadLease) -> list[Photo]:
-    """The files in a form's field, one or more, in their order.
+@dataclass(frozen=True)
+class Form:
+    """What a form holds: the photos of one field, and the texts of others by their names."""
+
+    photos: list[Photo]
+    texts: dict[str, str]
+
+
+async def read_form(
+    request: Request, field_name: str, limits: UploadLimits, lease: UploadLease, texts: frozenset[str] = frozenset()
+) -> Form:
+    """The files in a form's field, one or more, in their order, and the fields named in `texts` that are there.
 
     Raises:
         RequestError: No form, no such field, too many files or bytes; the rest of the body is not read then.
@@ -92,7 +102,7 @@ async def read_photos(request: Request, field_name: str, limits: UploadLimits, l
     """
     boundary = _boundary(request, field_name)
     _check_announced(request, limits)
-    form = _Form(field_name, boundary, limits)
+    form = _Form(field_name, boundary, limits, texts)
     try:
         async for chunk in _chunks(request):
             lease.take(len(chunk))
@@ -101,7 +111,7 @@ async def read_photos(request: Request, field_name: str, limits: UploadLimits, l
         raise RequestError(400, f"a damaged multipart body ({error})", "a form as browsers and curl send it") from None
     except ClientDisconnect:
         raise ClientGoneError("the client went away while it sent its photo") from None
-    return form.photos()
+    return Form(form.photos(), form.texts())
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
@@ -148,8 +158,10 @@ class _Part:
 class _Form:
     """Collects the parts that the parser tells of."""
 
-    def __init__(self, field_name: str, boundary: bytes, limits: UploadLimits) -> None:
+    def __init__(self, field_name: str, boundary: bytes, limits: UploadLimits, texts: frozenset[str]) -> None:
         self._field_name = field_name
+        self._names_of_texts = texts
+        self._texts: dict[str, bytearray] = {}
         self._limits = limits
         self._part = _Part()
         self._header_name, self._header_value = bytearray(), bytearray()
@@ -194,6 +206,10 @@ class _Form:
         names = [part.filename or self._field_name for part in self._photos]
         return [Photo(name, bytes(part.data)) for name, part in zip(names, self._photos, strict=True)]
 
+    def texts(self) -> dict[str, str]:
+        """What the fields beside the photos say; not UTF-8 is told as such by a mark in the text."""
+        return {name: bytes(text).decode("utf-8", "replace") for name, text in self._texts.items()}
+
     def _begin_part(self) -> None:
         self._part = _Part()
 
@@ -219,14 +235,16 @@ class _Form:
             if len(self._photos) > self._limits.max_files:
                 seen = f"more than {self._limits.max_files} file{'s' * (self._limits.max_files > 1)} in one request"
                 raise RequestError(413, seen, "fewer; send the others in another request")
+        elif self._part.name in self._names_of_texts:
+            self._texts[self._part.name] = self._part.data  # of one that comes twice the last
         else:
             self._other_files.append(harmless_name(self._part.name))
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._part.name != self._field_name:
+        if self._part.name != self._field_name and self._part.name not in self._names_of_texts:
             return
         self._part.data += memoryview(data)[start:end]
-        if len(self._part.data) > self._limits.max_bytes:
+        if self._part.name == self._field_name and len(self._part.data) > self._limits.max_bytes:
             seen = f"{self._part.filename or self._field_name}: more than {self._limits.max_bytes:,} bytes"
             raise _too_large(seen, self._limits)
 
