@@ -149,6 +149,10 @@ bench-recipes *arguments:
 bench-serve *arguments:
     uv run python benchmarks/bench_serve.py {{ arguments }}
 
+# photos a second of `cassava score`, its memory by the number of files, against the predictor alone
+bench-score *arguments:
+    uv run python benchmarks/bench_score.py {{ arguments }}
+
 # photos a second of a real tritonserver against this process, and failures under load
 bench-triton *arguments:
     uv run python benchmarks/bench_triton.py {{ arguments }}

@@ -35,7 +35,7 @@ _EXTRA_OF: Final = {
         ),
         "train",
     ),
-    **dict.fromkeys(("optuna", "sqlalchemy"), "scale"),
+    **dict.fromkeys(("optuna", "pyarrow", "ray", "sqlalchemy"), "scale"),
     "torchvision": "train",
     **dict.fromkeys(("imagehash", "jinja2", "matplotlib"), "train"),
     **dict.fromkeys(
@@ -282,6 +282,17 @@ COMMANDS: Final[Mapping[str, Command]] = {
             "cassava export-triton infer.checkpoint_path=ensemble.json",
             "cassava export-triton 'infer.checkpoint_path=[a.onnx,b.onnx]' export.triton.output_dir=served",
             "cassava export-triton export.triton.target=gpu export.triton.backend=tensorrt",
+        ),
+    ),
+    "score": Command(
+        "answer about very many photos: a table with a row for each; goes on where it was killed",
+        "scale.score:score",
+        ("score", "infer", "paths"),
+        (
+            "cassava score score.input=photos score.output=answers.csv infer.checkpoint_path=best.onnx",
+            "cassava score score.input=photos.csv score.path_column=image score.output=answers score.resume=true",
+            "cassava score score.input=s3://bucket/photos score.output=answers.parquet",
+            "cassava score score.input=s3://bucket/photos score.engine=ray score.ray.address=auto",
         ),
     ),
     "serve": Command(

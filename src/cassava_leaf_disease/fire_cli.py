@@ -168,6 +168,17 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
         Flag("target", "export.triton.target", "cpu, gpu or multi_gpu"),
         Flag("backend", "export.triton.backend", "auto, python, onnxruntime or tensorrt"),
     ),
+    "score": (
+        Flag("input", "score.input", "a folder, a table of paths, or s3://bucket/prefix"),
+        Flag("output", "score.output", "answers.parquet, answers.csv, or a folder"),
+        *_CHECKPOINT,
+        _TTA,
+        Flag("device", "infer.device", "auto, cpu or cuda"),
+        Flag("engine", "score.engine", "local or ray"),
+        Flag("workers", "score.workers", "photos at a time, or auto"),
+        Flag("batch_size", "score.batch_size", "photos that the network sees at once"),
+        Flag("resume", "score.resume", "go on with what was killed", switch=True),
+    ),
     "serve": (
         *_CHECKPOINT,
         Flag("device", "infer.device", "auto, cpu or cuda"),
@@ -285,6 +296,10 @@ class Door:
     def export_triton(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava export-triton`."""
         return _words("export_triton", overrides, flags)
+
+    def score(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava score`."""
+        return _words("score", overrides, flags)
 
     def serve(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava serve`."""

@@ -59,6 +59,7 @@ WANT_MORE = {
         "track",
         "publish",
         "serve",
+        "score",
     ),
     *(
         "prepare",

@@ -80,6 +80,14 @@ def test_every_flag_of_the_other_commands_becomes_its_override() -> None:
         "paths.data_dir=photos",
         "data.split.manifest=split.csv",
     ]
+    assert words("score --input photos --output a.csv --ckpt b.onnx --resume --workers 4") == [
+        "score",
+        "score.input=photos",
+        "score.output=a.csv",
+        "infer.checkpoint_path=b.onnx",
+        "score.workers=4",
+        "score.resume=true",
+    ]
     assert words("download_data --force") == ["download_data", "download_data.force=true"]
     assert words("download-model --s3_uri s3://a/b --dst_dir here --overwrite --push") == [
         "download_model",

@@ -16,6 +16,7 @@ def contradictions(config: "AppConfig") -> Iterator[str]:
     yield from _targets(config)
     yield from _served(config)
     yield from _asked(config)
+    yield from _scored(config)
 
 
 def _imbalance(config: "AppConfig") -> Iterator[str]:
@@ -123,4 +124,20 @@ def _asked(config: "AppConfig") -> Iterator[str]:
         yield (
             f"infer.engine=triton {key}: the server's model, device and views are what it was exported with; "
             f"type infer.engine=auto, or leave {key} out"
+        )
+
+
+def _scored(config: "AppConfig") -> Iterator[str]:
+    score = config.score
+    if score.output is not None and score.format != "auto":
+        suffix = score.output.suffix.lower()
+        if suffix in (".csv", ".parquet") and suffix != f".{score.format}":
+            yield (
+                f"score.output={score.output} score.format={score.format}: they name two formats; "
+                f"type score.format=auto, or an output that ends in .{score.format}"
+            )
+    if score.engine == "local" and score.ray.address is not None:
+        yield (
+            f"score.ray.address={score.ray.address} score.engine=local: only Ray works on a cluster; "
+            "type score.engine=ray, or score.ray.address=null"
         )

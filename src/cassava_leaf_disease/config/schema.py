@@ -842,6 +842,41 @@ class ExportConfig(Section):
     triton: TritonConfig
 
 
+class ScoreRayConfig(Section):
+    """How `score.engine=ray` works: `address` of a running cluster (null: one is started on this machine).
+
+    Each of the `actors` (auto: as many as there is room for) is a process that takes `score.workers` processors and
+    `gpus` GPUs, and works on a part at a time.
+    """
+
+    address: str | None = Field(min_length=1)
+    actors: Literal["auto"] | Annotated[int, Field(ge=1, le=100_000)]
+    gpus: float = Field(ge=0, le=16)
+
+
+class ScoreConfig(Section):
+    """Rows about very many photos, in parts of `part_rows`, each of which stands whole or not at all.
+
+    `input` is a folder, a table of paths (its column `path_column`; relative ones start at `root`, null: at the
+    table's folder), or `s3://bucket/prefix`. `output` is a folder, or a file that ends in .parquet or .csv (null: the
+    next version_N under `paths.outputs_dir`/score). `workers` photos are decoded and asked about at a time, while
+    `readers` threads more wait for files; the network sees `batch_size` of them at once.
+    """
+
+    input: str | None = Field(min_length=1)
+    path_column: str = Field(min_length=1)
+    root: AbsolutePath | None
+    output: AbsolutePath | None
+    format: Literal["auto", "parquet", "csv"]
+    engine: Literal["local", "ray"]
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=256)]
+    readers: Literal["auto"] | Annotated[int, Field(ge=0, le=256)]
+    batch_size: int = Field(ge=1, le=1024)
+    part_rows: int = Field(ge=1, le=1_000_000)
+    resume: bool
+    ray: ScoreRayConfig
+
+
 class ServeConfig(Section):
     """What `cassava serve` sets beside the environment variables `CASSAVA_*`; null: as they say.
 
@@ -890,6 +925,7 @@ class AppConfig(Section):
     track: TrackConfig
     publish: PublishConfig
     export: ExportConfig
+    score: ScoreConfig
     serve: ServeConfig
 
     @model_validator(mode="after")

@@ -1,12 +1,13 @@
 """Photos in a folder that no table describes."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from cassava_leaf_disease.errors import DataError
 
-_SUFFIXES: Final = (".jpg", ".jpeg", ".png")
+PHOTO_SUFFIXES: Final = (".jpg", ".jpeg", ".png")
 
 
 def find_photos(folder: Path, key: str) -> list[str]:
@@ -15,14 +16,31 @@ def find_photos(folder: Path, key: str) -> list[str]:
     Raises:
         DataError: It is no folder, or holds none.
     """
+    names = sorted(walk_photos(folder, key))
+    if not names:
+        raise no_photos(f"{key}={folder}")
+    return names
+
+
+def walk_photos(folder: Path, key: str) -> Iterator[str]:
+    """The same paths one after another, always in the same order, with one folder's names in memory.
+
+    Raises:
+        DataError: It is no folder.
+    """
     if not folder.is_dir():
         raise DataError(f"{key}={folder}: no such folder")
-    names = [
-        (Path(place) / file).relative_to(folder).as_posix()
-        for place, _, files in os.walk(folder)
-        for file in files
-        if file.lower().endswith(_SUFFIXES)
-    ]
-    if not names:
-        raise DataError(f"{key}={folder}: no photos; expected files that end in {', '.join(_SUFFIXES)}")
-    return sorted(names)
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        below = Path(place).relative_to(folder)
+        yield from ((below / file).as_posix() for file in sorted(files) if is_photo_name(file))
+
+
+def is_photo_name(name: str) -> bool:
+    """Whether a file is called as a JPEG or PNG is."""
+    return name.lower().endswith(PHOTO_SUFFIXES)
+
+
+def no_photos(where: str) -> DataError:
+    """That there are none in a place, `where` as it was typed."""
+    return DataError(f"{where}: no photos; expected files that end in {', '.join(PHOTO_SUFFIXES)}")
