@@ -52,9 +52,9 @@ class TestTables:
         ("name", "content", "told"),
         [
             ("list.csv", b"path\n\xff.jpg\n", "cannot be read"),
-            ("list.csv", b"path\n", "no photo in it"),
+            ("list.csv", b"path\n", "no photos; expected files"),
             ("list.csv", b"", "no column path, only an empty line"),
-            ("list.txt", b"", "no photo in it"),
+            ("list.txt", b"", "no photos; expected files"),
             ("list.parquet", b"PAR1", "no Parquet file that can be read"),
         ],
     )

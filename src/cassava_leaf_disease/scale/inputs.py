@@ -117,21 +117,17 @@ def write_listing(source: Source, path: Path) -> Listing:
         DataError: There are none, or as `list_photos`.
     """
     digest, count = hashlib.sha256(), 0
-    try:
-        with replacing(path) as file:
+    with replacing(path) as file:
+        try:
             for name in list_photos(source):
                 line = json.dumps(name).encode() + b"\n"  # in ASCII: names may hold bytes that cannot be decoded
                 digest.update(line)
                 file.write(line)
                 count += 1
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"score.input={source.where}: cannot be read ({error}); save it as UTF-8") from None
-    if not count:
-        raise (
-            DataError(f"score.input={source.where}: no photo in it")
-            if source.is_table
-            else no_photos(f"score.input={source.where}")
-        )
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"score.input={source.where}: cannot be read ({error}); save it as UTF-8") from None
+        if not count:
+            raise no_photos(f"score.input={source.where}")
     return Listing(count, digest.hexdigest())
 
 
