@@ -298,6 +298,7 @@ class TestResume:
             score(scoring(*words, "score.resume=true"))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Ray's about its own settings
 def test_both_engines_give_the_same_rows(scoring: Scoring, field: Path, served_models: tuple[Path, Path]) -> None:
     members = ",".join(f"'{path}'" for path in served_models)
     words = (f"score.input={field}", f"infer.checkpoint_path=[{members}]", "score.workers=1")

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 Batch = Mapping[str, npt.NDArray[Any]]
 
-_OBJECT_STORE_BYTES = 200_000_000  # of a cluster that is started for this: paths, rows and the model are small
+_OBJECT_STORE_BYTES: Final = 200_000_000  # of a cluster that is started for this: paths, rows and the model are small
+_QUIET: Final[Mapping[str, Any]] = {"logging_level": logging.ERROR, "log_to_driver": False}
 
 logger = logging.getLogger(__name__)
 
@@ -79,10 +80,11 @@ def score_parts_on_ray(
     with _connected(settings, order) as actors, _told_in_one_line():
         import ray
 
+        shipped = ray.put(model)  # kept here: an actor that is started again asks for it again
         strategy = ray.data.ActorPoolStrategy(size=min(actors, len(items)))
         scored = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             PartScorer,
-            fn_constructor_args=(ray.put(model), order, __version__),
+            fn_constructor_args=(shipped, order, __version__),
             batch_size=1,
             compute=strategy,
             num_cpus=order.workers,
@@ -97,35 +99,75 @@ def score_parts_on_ray(
 @contextmanager
 def _connected(settings: ScoreRayConfig, order: WorkOrder) -> Iterator[int]:
     """A cluster, with how many actors it has room for; one is started on this machine where none is named."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    with _environment({"RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0")}):
+        import ray
+
+        try:
+            if settings.address is None:
+                _start(settings, order)
+            else:
+                _join(settings.address)
+            ray.data.DataContext.get_current().enable_progress_bars = False
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
+            yield _actors(settings, order, ray.cluster_resources())
+        finally:
+            ray.shutdown()
+
+
+def _start(settings: ScoreRayConfig, order: WorkOrder) -> None:
+    """A cluster of this machine alone: Ray would listen on all its addresses, whatever address it is given.
+
+    Only where it takes clusters to be impossible, as on Windows and macOS, it keeps to 127.0.0.1.
+    """
+    import ray
+    from ray._private import ray_constants  # read from the environment when Ray is imported, which may be long ago
+
+    cpus = available_cpus() if settings.actors == "auto" else settings.actors * order.workers
+    usual = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        with _environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}):
+            ray.init(
+                "local",
+                num_cpus=max(cpus, order.workers),
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                **_QUIET,
+            )
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = usual
+    address = ray.nodes()[0]["NodeManagerAddress"]
+    if address != "127.0.0.1":
+        raise ProcessError(
+            f"Ray {ray.__version__} listens at {address}, expected 127.0.0.1; install the pinned version"
+        )
+
+
+def _join(address: str) -> None:
     import ray
 
-    quiet: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
-    if settings.address is None:
-        cpus = available_cpus() if settings.actors == "auto" else settings.actors * order.workers
-        ray.init(
-            "local",
-            num_cpus=max(cpus, order.workers),
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            **quiet,
-        )
-    else:
-        try:
-            ray.init(settings.address, **quiet)
-        except (ConnectionError, ValueError) as error:
-            raise ProcessError(
-                f"score.ray.address={settings.address}: no Ray cluster answers ({first_line(error)}); start one with "
-                "`ray start --head`, or type score.ray.address=null for one on this machine"
-            ) from None
     try:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.WARNING)
-        yield _actors(settings, order, ray.cluster_resources())
+        ray.init(address, **_QUIET)
+    except (ConnectionError, ValueError) as error:
+        raise ProcessError(
+            f"score.ray.address={address}: no Ray cluster answers ({first_line(error)}); start one with "
+            "`ray start --head`, or type score.ray.address=null for one on this machine"
+        ) from None
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables that hold while the block runs, for child processes too."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
     finally:
-        ray.shutdown()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _actors(settings: ScoreRayConfig, order: WorkOrder, resources: Mapping[str, float]) -> int:
