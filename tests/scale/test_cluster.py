@@ -96,7 +96,7 @@ def test_more_than_there_is_room_for_is_told(words: list[str]) -> None:
 def test_what_an_actor_raises_is_told_as_it_was() -> None:
     from ray.exceptions import RayActorError, RayTaskError
 
-    own = RayTaskError("score", "traceback", CheckpointError("best.onnx: gives no finite answer"))
+    own = RayTaskError("score", "traceback", CheckpointError("best.onnx: gives no finite answer"))  # type: ignore[no-untyped-call]
     with pytest.raises(CheckpointError, match="no finite answer"), _told_in_one_line():
         raise own
     with pytest.raises(ProcessError, match=r"Ray gave up: .*type score.resume=true"), _told_in_one_line():

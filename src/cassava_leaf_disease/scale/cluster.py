@@ -109,7 +109,7 @@ def _connected(settings: ScoreRayConfig, order: WorkOrder) -> Iterator[int]:
                 _join(settings.address)
             ray.data.DataContext.get_current().enable_progress_bars = False
             logging.getLogger("ray.data").setLevel(logging.ERROR)
-            yield _actors(settings, order, ray.cluster_resources())
+            yield _actors(settings, order, ray.cluster_resources())  # type: ignore[no-untyped-call]
         finally:
             ray.shutdown()
 
@@ -136,7 +136,7 @@ def _start(settings: ScoreRayConfig, order: WorkOrder) -> None:
             )
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = usual
-    address = ray.nodes()[0]["NodeManagerAddress"]
+    address = ray.nodes()[0]["NodeManagerAddress"]  # type: ignore[no-untyped-call]
     if address != "127.0.0.1":
         raise ProcessError(
             f"Ray {ray.__version__} listens at {address}, expected 127.0.0.1; install the pinned version"

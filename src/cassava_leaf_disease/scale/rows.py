@@ -62,6 +62,7 @@ class Row:
     @classmethod
     def answered(cls, row: int, path: str, facts: PhotoFacts, answer: Prediction) -> Self:
         """The row of a photo that was answered."""
+        prob_0, prob_1, prob_2, prob_3, prob_4 = answer.probabilities.values()
         return cls(
             row=row,
             path=writable(path),
@@ -69,7 +70,11 @@ class Row:
             predicted_class_id=answer.predicted_class_id,
             class_name=answer.class_name,
             confidence=answer.confidence,
-            **dict(zip(PROBABILITY_COLUMNS, answer.probabilities.values(), strict=True)),
+            prob_0=prob_0,
+            prob_1=prob_1,
+            prob_2=prob_2,
+            prob_3=prob_3,
+            prob_4=prob_4,
             foreign=next((check.value for check in answer.checks if check.name == "foreign"), None),
             reasons=answer.reasons,
             size_bytes=facts.size_bytes,
