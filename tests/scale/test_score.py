@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
+from cassava_leaf_disease import cli
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.domain import CLASS_NAMES
 from cassava_leaf_disease.errors import CheckpointError, ConfigError, DataError, MissingDependencyError
@@ -142,6 +143,19 @@ class TestOutputs:
 
         with pytest.raises(ConfigError, match=r"answers.xlsx: a file; expected a folder, or a name that ends in"):
             score(scoring(f"score.input={field}", "score.output=answers.xlsx"))
+
+    def test_rows_do_not_go_to_s3(self, scoring: Scoring, field: Path) -> None:
+        with pytest.raises(ConfigError, match="rows are written on this machine"):
+            score(scoring(f"score.input={field}", "score.output=s3://bucket/answers.csv"))
+
+    def test_stdout_has_the_summary(self, field: Path, exported_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        assert cli.main(["score", f"score.input={field}", f"infer.checkpoint_path={exported_model}"]) == 0
+
+        summary = json.loads(capfd.readouterr().out)
+        assert (summary["photos"], summary["predicted"], summary["errors"]) == (10, 7, 3)
+        assert list(summary["verdicts"]) == ["diagnosis", "uncertain", "not_cassava", "poor_photo"]
+        assert list(summary["classes"]) == list(CLASS_NAMES)
+        assert summary["photos_per_second"] > 0
 
     def test_the_base_install_writes_csv(self, scoring: Scoring, field: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "pyarrow", None)

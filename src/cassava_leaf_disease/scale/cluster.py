@@ -34,8 +34,6 @@ Batch = Mapping[str, npt.NDArray[Any]]
 _OBJECT_STORE_BYTES: Final = 200_000_000  # of a cluster that is started for this: paths, rows and the model are small
 _QUIET: Final[Mapping[str, Any]] = {"logging_level": logging.ERROR, "log_to_driver": False}
 
-logger = logging.getLogger(__name__)
-
 
 class PartScorer:
     """Works in an actor: the model is loaded once, and answers about one part after another."""

@@ -4,7 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -99,10 +99,13 @@ def score(config: AppConfig) -> ScoreResult:
     if config.infer.engine == "triton":
         raise ConfigError("infer.engine=triton: `cassava score` loads the model itself; type infer.engine=auto")
     source = find_source(config.score)
-    check_device(config.infer.device, config.infer.checkpoint_path)
+    here = order_work(config, source.base, remote=False)
+    if config.score.engine == "ray":  # the actors answer, perhaps on GPUs that this machine has not
+        here = replace(here, device="cpu")
+    check_device(here.device, config.infer.checkpoint_path)
     found = find_model(config)
     target = find_target(config)
-    predictor = order_work(config, source.base, remote=False).load(found)
+    predictor = here.load(found)
     if not all(is_exported(Path(path)) for path in predictor.identity.members or (predictor.identity.path,)):
         logger.info("a CPU answers faster by an exported model: cassava export infer.checkpoint_path=%s", found.path)
     job = Job(config, source, target, ship(found), predictor)

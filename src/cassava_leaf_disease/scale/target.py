@@ -61,6 +61,8 @@ def find_target(config: AppConfig) -> Target:
 
 
 def _named(output: Path, settings: ScoreConfig) -> Target:
+    if "s3:" in output.parts:
+        raise ConfigError("score.output: rows are written on this machine; type a path here, and copy the file to S3")
     table = _FILES.get(output.suffix.lower())
     if table is not None:
         return Target(RunFolder(output.with_name(f"{output.name}.parts")), table, output)
