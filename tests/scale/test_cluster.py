@@ -13,6 +13,7 @@ from cassava_leaf_disease.errors import CheckpointError, ConfigError, ProcessErr
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.make_ensemble import write_ensemble
 from cassava_leaf_disease.scale.cluster import PartScorer, _actors, _told_in_one_line, score_parts_on_ray
+from cassava_leaf_disease.scale.inputs import Part
 from cassava_leaf_disease.scale.rows import rows_from_json
 from cassava_leaf_disease.scale.shipped import ship
 from cassava_leaf_disease.scale.work_order import WorkOrder, order_work
@@ -110,20 +111,25 @@ def test_threads_follow_the_place_of_the_photos() -> None:
     assert order_work(load_config(["score.workers=3", "score.readers=0"]), Path(), remote=True).threads == 3
 
 
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("ray://10.0.0.1:10001", r"score\.ray\.address=ray://10\.0\.0\.1:10001: no Ray cluster answers \(timeout\)"),
+        (None, r"Ray does not start on this machine \(timeout\)"),
+    ],
+)
 def test_a_cluster_that_does_not_answer_is_told(
-    order: WorkOrder, exported_model: Path, monkeypatch: pytest.MonkeyPatch
+    order: WorkOrder, exported_model: Path, monkeypatch: pytest.MonkeyPatch, address: str | None, told: str
 ) -> None:
     import ray
 
-    from cassava_leaf_disease.scale.inputs import Part
-
     def refuse(*_: object, **__: object) -> None:
-        raise ConnectionError("ray client connection timeout")
+        raise ConnectionError("timeout")
 
     monkeypatch.setattr(ray, "init", refuse)
-    settings = ScoreRayConfig(address="ray://10.0.0.1:10001", actors="auto", gpus=0)
+    settings = ScoreRayConfig(address=address, actors="auto", gpus=0)
     shipped = ship(FoundModel(exported_model, "explicit"))
-    with pytest.raises(ProcessError, match=r"score.ray.address=ray://10.0.0.1:10001: no Ray cluster answers"):
+    with pytest.raises(ProcessError, match=told):
         list(score_parts_on_ray([Part(0, 0, ("a.jpg",))], shipped, order, settings, lambda *_: None))
 
 

@@ -132,6 +132,11 @@ def _start(settings: ScoreRayConfig, order: WorkOrder) -> None:
                 object_store_memory=_OBJECT_STORE_BYTES,
                 **_QUIET,
             )
+    except Exception as error:  # Ray waits 30 s for its own processes, and raises nothing more special
+        raise ProcessError(
+            f"Ray does not start on this machine ({first_line(error)[:200]}); type score.resume=true to try again when "
+            "it has less to do, or score.engine=local"
+        ) from error
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = usual
     address = ray.nodes()[0]["NodeManagerAddress"]  # type: ignore[no-untyped-call]
