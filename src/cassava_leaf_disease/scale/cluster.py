@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Batch = Mapping[str, npt.NDArray[Any]]
 
 _OBJECT_STORE_BYTES: Final = 200_000_000  # of a cluster that is started for this: paths, rows and the model are small
+_STARTS: Final = 3
 _QUIET: Final[Mapping[str, Any]] = {"logging_level": logging.ERROR, "log_to_driver": False}
 
 
@@ -125,18 +126,7 @@ def _start(settings: ScoreRayConfig, order: WorkOrder) -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         with _environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}):
-            ray.init(
-                "local",
-                num_cpus=max(cpus, order.workers),
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                **_QUIET,
-            )
-    except Exception as error:  # Ray waits 30 s for its own processes, and raises nothing more special
-        raise ProcessError(
-            f"Ray does not start on this machine ({first_line(error)[:200]}); type score.resume=true to try again when "
-            "it has less to do, or score.engine=local"
-        ) from error
+            _start_patiently(max(cpus, order.workers))
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = usual
     address = ray.nodes()[0]["NodeManagerAddress"]  # type: ignore[no-untyped-call]
@@ -144,6 +134,23 @@ def _start(settings: ScoreRayConfig, order: WorkOrder) -> None:
         raise ProcessError(
             f"Ray {ray.__version__} listens at {address}, expected 127.0.0.1; install the pinned version"
         )
+
+
+def _start_patiently(cpus: int) -> None:
+    """Tries several times: Ray itself waits half a minute for its processes, which a busy machine may need longer."""
+    import ray
+
+    for attempt in range(1, _STARTS + 1):
+        try:
+            ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **_QUIET)
+        except Exception as error:  # it raises nothing more special
+            if attempt == _STARTS:
+                raise ProcessError(
+                    f"Ray does not start on this machine ({first_line(error)[:200]}); type score.resume=true to try "
+                    "again when it has less to do, or score.engine=local"
+                ) from error
+        else:
+            return
 
 
 def _join(address: str) -> None:
