@@ -106,9 +106,9 @@ def test_what_an_actor_raises_is_told_as_it_was() -> None:
 
 def test_threads_follow_the_place_of_the_photos() -> None:
     local = load_config(["score.workers=3"])
-    assert order_work(local, Path(), remote=False).threads == 5
-    assert order_work(local, Path(), remote=True).threads == 19
-    assert order_work(load_config(["score.workers=3", "score.readers=0"]), Path(), remote=True).threads == 3
+    assert order_work(local, Path(), remote=False).readers == 2
+    assert order_work(local, Path(), remote=True).readers == 16
+    assert order_work(load_config(["score.readers=0"]), Path(), remote=True).readers == 0
 
 
 @pytest.mark.parametrize(

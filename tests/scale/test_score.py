@@ -72,7 +72,7 @@ class TestRows:
         assert all(row["foreign"] is not None for row in read_parquet(result.output) if row["error"] is None)
 
     def test_batches_give_the_rows_of_single_photos(self, scoring: Scoring, field: Path) -> None:
-        one = read_parquet(score(scoring(f"score.input={field}")).output)
+        one = read_parquet(score(scoring(f"score.input={field}", "score.readers=0")).output)
         three = read_parquet(score(scoring(f"score.input={field}", "score.batch_size=3")).output)
 
         assert [row["error"] for row in one] == [row["error"] for row in three]

@@ -21,7 +21,7 @@ from cassava_leaf_disease.config.schema import ScoreRayConfig
 from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.errors import CassavaError, ProcessError, first_line
 from cassava_leaf_disease.scale.inputs import Part
-from cassava_leaf_disease.scale.local import Advance, score_parts
+from cassava_leaf_disease.scale.local import Advance
 from cassava_leaf_disease.scale.rows import Row, rows_as_json, rows_from_json
 from cassava_leaf_disease.scale.shipped import ShippedModel
 from cassava_leaf_disease.scale.work_order import WorkOrder
@@ -56,12 +56,8 @@ class PartScorer:
             Part(int(number), int(first_row), tuple(json.loads(paths)))
             for number, first_row, paths in zip(batch["part"], batch["first_row"], batch["paths"], strict=True)
         ]
-        order = self._order
-        with order.scorer(self._predictor) as scorer:
-            scored = score_parts(
-                parts, scorer, threads=order.threads, batch_size=order.batch_size, advance=lambda *_: None
-            )
-            rows = [rows_as_json(rows) for _, rows in scored]
+        scored = self._order.score(parts, self._predictor, lambda *_: None)
+        rows = [rows_as_json(rows) for _, rows in scored]
         return {"part": batch["part"], "rows": np.array(rows, np.object_)}
 
 
@@ -71,7 +67,7 @@ def score_parts_on_ray(
     """The number and the rows of each part, as they come.
 
     Raises:
-        CassavaError: As `Scorer.score`; or the cluster cannot be reached, or gave up.
+        CassavaError: As `score_parts`; or the cluster cannot be reached, or gave up.
     """
     items = [{"part": part.number, "first_row": part.first_row, "paths": json.dumps(part.paths)} for part in parts]
     if not items:

@@ -6,35 +6,42 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from cassava_leaf_disease.scale.inputs import Part
 from cassava_leaf_disease.scale.rows import Row
-from cassava_leaf_disease.scale.scorer import Chunk, Scorer
+from cassava_leaf_disease.scale.scorer import Chunk, Files, Scorer
 
 Advance = Callable[[int, int], None]  # photos, and how many of them are errors
 
 
-def score_parts(
-    parts: Iterable[Part], scorer: Scorer, *, threads: int, batch_size: int, advance: Advance
+def score_parts(  # noqa: PLR0913  # what is scored, with what, and by how many threads
+    parts: Iterable[Part], scorer: Scorer, *, workers: int, readers: int, batch_size: int, advance: Advance
 ) -> Iterator[tuple[int, list[Row]]]:
     """The number and the rows of each part, part after part.
 
-    While the caller writes them, the threads are at work on the next one. ONNX Runtime and Pillow work without
-    Python's lock, so threads are enough (see `serving/answerers.py`).
+    Readers fetch files ahead; a worker takes what has been read, decodes it and asks the network, without waiting for
+    anything while there is something to do. ONNX Runtime and Pillow work without Python's lock, so threads are enough
+    (see `serving/answerers.py`).
 
     Raises:
-        CassavaError: As `Scorer.score`.
+        CassavaError: As `Scorer.read` and `Scorer.answer`.
     """
-    window = 4 * threads  # chunks in flight: a slow photo holds up none of the others for long
+    window = 4 * workers + 2 * readers  # chunks in flight: a slow photo holds up none of the others for long
     waiting: deque[tuple[Part, Future[list[Row]]]] = deque()
     done: list[Row] = []
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="cassava-score")
+    working, reading = (ThreadPoolExecutor(max(1, count), "cassava-score") for count in (workers, readers))
+
+    def work(chunk: Chunk, files: Future[Files] | None) -> list[Row]:
+        return scorer.answer(chunk, scorer.read(chunk) if files is None else files.result())
+
     try:
         for part, chunk in _chunks(parts, batch_size):
-            waiting.append((part, pool.submit(scorer.score, chunk)))
+            files = reading.submit(scorer.read, chunk) if readers else None
+            waiting.append((part, working.submit(work, chunk, files)))
             if len(waiting) >= window:
                 yield from _take(waiting, done, advance)
         while waiting:
             yield from _take(waiting, done, advance)
     finally:
-        pool.shutdown(cancel_futures=True)
+        reading.shutdown(cancel_futures=True)
+        working.shutdown(cancel_futures=True)
 
 
 def _chunks(parts: Iterable[Part], batch_size: int) -> Iterator[tuple[Part, Chunk]]:

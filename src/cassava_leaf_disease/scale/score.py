@@ -19,7 +19,7 @@ from cassava_leaf_disease.inference.predictor import AnyPredictor, check_device,
 from cassava_leaf_disease.scale.cluster import score_parts_on_ray
 from cassava_leaf_disease.scale.inputs import Part, Source, find_source, is_remote, read_parts, write_listing
 from cassava_leaf_disease.scale.journal import MAX_EXAMPLES, PartRecord, Plan, refuse_changes
-from cassava_leaf_disease.scale.local import Advance, score_parts
+from cassava_leaf_disease.scale.local import Advance
 from cassava_leaf_disease.scale.progress import photo_bar
 from cassava_leaf_disease.scale.rows import Row, TableFormat, join_tables, write_rows
 from cassava_leaf_disease.scale.shipped import ShippedModel, ship
@@ -161,8 +161,7 @@ def _scored(job: Job, parts: Iterable[Part], order: WorkOrder, advance: Advance)
     if job.config.score.engine == "ray":
         yield from score_parts_on_ray(parts, job.model, order, job.config.score.ray, advance)
         return
-    with order.scorer(job.predictor) as scorer:
-        yield from score_parts(parts, scorer, threads=order.threads, batch_size=order.batch_size, advance=advance)
+    yield from order.score(parts, job.predictor, advance)
 
 
 def _sum_up(job: Job, plan: Plan, records: Collection[PartRecord], resumed: int, seconds: float) -> ScoreResult:

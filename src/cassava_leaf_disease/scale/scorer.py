@@ -1,6 +1,5 @@
 """A few photos in, their rows out: read, decode, ask the model; what is wrong with a photo becomes its row."""
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,8 @@ from cassava_leaf_disease.inference.predictor import AnyPredictor, Prepared
 from cassava_leaf_disease.scale.inputs import PhotoReader
 from cassava_leaf_disease.scale.rows import PhotoFacts, Row
 from cassava_leaf_disease.storage.s3_errors import UnreachableError
+
+Files = Sequence[bytes | CassavaError]
 
 
 @dataclass(frozen=True)
@@ -21,29 +22,27 @@ class Chunk:
 
 
 class Scorer:
-    """What the threads of an engine share. At most `workers` of them decode and ask the model at a time.
+    """What the threads of an engine share; all of them may ask at the same time."""
 
-    The others wait for files meanwhile, which a slow disk or S3 takes its time to give.
-    """
-
-    def __init__(self, predictor: AnyPredictor, reader: PhotoReader, limits: DecodeLimits, workers: int) -> None:
+    def __init__(self, predictor: AnyPredictor, reader: PhotoReader, limits: DecodeLimits) -> None:
         self._predictor = predictor
         self._reader = reader
         self._limits = limits
-        self._permits = threading.BoundedSemaphore(workers)
 
-    def score(self, chunk: Chunk) -> list[Row]:
-        """A row for each photo, in their order.
+    def read(self, chunk: Chunk) -> Files:
+        """The content of each photo, or why there is none.
 
         Raises:
             UnreachableError: S3 cannot be reached: that says nothing about the photos.
+        """
+        return [self._read(path) for path in chunk.paths]
+
+    def answer(self, chunk: Chunk, files: Files) -> list[Row]:
+        """A row for each photo, in their order.
+
+        Raises:
             CheckpointError: The model does not answer.
         """
-        files = [self._read(path) for path in chunk.paths]
-        with self._permits:
-            return self._answer(chunk, files)
-
-    def _answer(self, chunk: Chunk, files: Sequence[bytes | CassavaError]) -> list[Row]:
         facts = [PhotoFacts() if isinstance(file, CassavaError) else PhotoFacts(len(file)) for file in files]
         photos: list[Prepared | CassavaError] = []
         for place, (path, file) in enumerate(zip(chunk.paths, files, strict=True)):

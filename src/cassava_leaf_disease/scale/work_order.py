@@ -1,7 +1,6 @@
 """What an engine is told: how photos are read and asked about, on this machine or on others."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,9 @@ from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.engines.base import Device
 from cassava_leaf_disease.inference.ensemble import load_found
 from cassava_leaf_disease.inference.predictor import AnyPredictor
-from cassava_leaf_disease.scale.inputs import PhotoReader
+from cassava_leaf_disease.scale.inputs import Part, PhotoReader
+from cassava_leaf_disease.scale.local import Advance, score_parts
+from cassava_leaf_disease.scale.rows import Row
 from cassava_leaf_disease.scale.scorer import Scorer
 
 _READERS_OF_FILES, _READERS_OF_S3 = 2, 16  # S3 takes tens of milliseconds to answer, whatever the size
@@ -20,7 +21,7 @@ _READERS_OF_FILES, _READERS_OF_S3 = 2, 16  # S3 takes tens of milliseconds to an
 
 @dataclass(frozen=True)
 class WorkOrder:
-    """`workers` photos are decoded and asked about at a time, while `readers` more threads wait for files."""
+    """`workers` threads decode photos and ask about them, `readers` more fetch their files ahead."""
 
     base: Path
     limits: DecodeLimits
@@ -30,11 +31,6 @@ class WorkOrder:
     workers: int
     readers: int
 
-    @property
-    def threads(self) -> int:
-        """All of them."""
-        return self.workers + self.readers
-
     def load(self, found: FoundModel) -> AnyPredictor:
         """The model, with one thread for each photo.
 
@@ -43,11 +39,24 @@ class WorkOrder:
         """
         return load_found(found, self.device, self.limits, self.tta, threads=1)
 
-    @contextmanager
-    def scorer(self, predictor: AnyPredictor) -> Iterator[Scorer]:
-        """What the threads share; connections are closed when the block ends."""
+    def score(
+        self, parts: Iterable[Part], predictor: AnyPredictor, advance: Advance
+    ) -> Iterator[tuple[int, list[Row]]]:
+        """The number and the rows of each part, in this process.
+
+        Raises:
+            CassavaError: As `score_parts`.
+        """
         with PhotoReader(self.base, self.limits) as reader:
-            yield Scorer(predictor, reader, self.limits, self.workers)
+            scorer = Scorer(predictor, reader, self.limits)
+            yield from score_parts(
+                parts,
+                scorer,
+                workers=self.workers,
+                readers=self.readers,
+                batch_size=self.batch_size,
+                advance=advance,
+            )
 
 
 def order_work(config: AppConfig, base: Path, *, remote: bool) -> WorkOrder:
