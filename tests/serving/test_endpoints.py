@@ -17,7 +17,6 @@ from cassava_leaf_disease.domain import CLASS_NAMES, PlantPrediction, Prediction
 from cassava_leaf_disease.inference.aggregate import combine_photos, pooling_for
 from cassava_leaf_disease.inference.explain import draw_heatmap
 from cassava_leaf_disease.inference.predictor import Predictor
-from cassava_leaf_disease.serving.page import page_dir
 from cassava_leaf_disease.serving.uploads import harmless_name
 
 Form = dict[str, tuple[str, bytes, str]]
@@ -257,28 +256,6 @@ def test_each_answer_carries_its_id_and_headers_of_safety(client: TestClient) ->
     assert forged.headers["X-Request-ID"] not in ("", 'a"b\\c')
     assert named.headers["X-Content-Type-Options"] == "nosniff"
     assert "default-src 'self'" in named.headers["Content-Security-Policy"]
-
-
-def test_the_page_says_in_words_what_to_do(client: TestClient) -> None:
-    page = client.get("/")
-
-    assert page.headers["Content-Type"].startswith("text/html")
-    assert '<html lang="en">' in page.text
-    assert '<label for="photos">' in page.text
-    assert 'type="file" accept="image/jpeg,image/png"' in page.text
-    assert "http" not in page.text.replace("https-", "")  # nothing from other hosts
-    assert client.get("/page.js").status_code == client.get("/page.css").status_code == 200
-    script = client.get("/page.js").text
-    assert all(name in script for name in (*CLASS_NAMES, "uncertain", "not_cassava", "poor_photo"))
-
-
-def test_a_built_page_takes_its_place(tmp_path: Path) -> None:
-    plain = page_dir(tmp_path)
-    (tmp_path / "web").mkdir()
-    assert page_dir(tmp_path) == plain
-    (tmp_path / "web" / "index.html").write_text("built")
-
-    assert page_dir(tmp_path) == tmp_path / "web"
 
 
 def test_openapi_describes_the_upload_with_examples(client: TestClient) -> None:

@@ -891,6 +891,7 @@ class ServeConfig(Section):
     queue_size: int | None = Field(ge=0, le=100_000, description="a whole number from 0 to 100000, or null")
     deadline_s: float | None = Field(gt=0, le=600, description="a number above 0, to 600, or null")
     reload_s: float | None = Field(ge=0, le=3600, description="a number from 0 to 3600, or null")
+    offline_model_path: AbsolutePath | None
     log_format: Literal["json", "text"] | None
 
 

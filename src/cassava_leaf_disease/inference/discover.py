@@ -92,6 +92,11 @@ def _from_s3(config: AppConfig) -> FoundModel | str:
         return str(error)
 
 
-def _packaged(_config: AppConfig) -> FoundModel | str:
+def packaged_model() -> FoundModel | None:
+    """The model that the package ships, None where it ships none."""
     path = Path(str(files("cassava_leaf_disease"))) / "assets" / PACKAGED_MODEL
-    return FoundModel(path, "package") if path.is_file() else "this version ships no model in the package"
+    return FoundModel(path, "package") if path.is_file() else None
+
+
+def _packaged(_config: AppConfig) -> FoundModel | str:
+    return packaged_model() or "this version ships no model in the package"

@@ -27,6 +27,7 @@ from cassava_leaf_disease.serving.keeper import ModelKeeper
 from cassava_leaf_disease.serving.logs import configure_service_logging
 from cassava_leaf_disease.serving.metrics import Metrics
 from cassava_leaf_disease.serving.middleware import REQUEST_ID, Surroundings
+from cassava_leaf_disease.serving.offline import OfflineOffer
 from cassava_leaf_disease.serving.routes import KEY_HEADER, check_key, open_routes, routes, uploads
 from cassava_leaf_disease.serving.service import Service, number_of_workers
 from cassava_leaf_disease.serving.settings import ServingSettings, load_settings, misspelled, with_settings
@@ -72,7 +73,11 @@ def build_answerer(settings: ServingSettings, config: AppConfig, metrics: Metric
 
 
 def build_app(settings: ServingSettings, answerer: Answerer, metrics: Metrics) -> FastAPI:
-    """The service in front of an engine, both of which tell `metrics`."""
+    """The service in front of an engine, both of which tell `metrics`.
+
+    Raises:
+        ConfigError: There is no model file at the path that phones are to download from.
+    """
     for line in misspelled():
         _log.warning("%s", line)
     service = Service(
@@ -81,6 +86,7 @@ def build_app(settings: ServingSettings, answerer: Answerer, metrics: Metrics) -
         answerer,
         Admission(number_of_workers(settings), settings.queue_size, metrics),
         UploadMemory(settings.max_buffered_bytes, metrics),
+        OfflineOffer(settings, answerer),
         FeedbackDesk(settings, metrics),
         DriftWatch(settings, answerer, metrics),
     )

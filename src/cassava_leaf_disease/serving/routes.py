@@ -1,10 +1,13 @@
 """The endpoints."""
 
+import asyncio
+import re
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import APIRouter, Request, Response, Security
+from fastapi import APIRouter, Query, Request, Response, Security
+from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
 from typing_extensions import override
@@ -14,11 +17,12 @@ from cassava_leaf_disease.errors import BusyError
 from cassava_leaf_disease.serving import metrics
 from cassava_leaf_disease.serving.answerers import LocalAnswerer
 from cassava_leaf_disease.serving.replies import RequestError, error_responses
-from cassava_leaf_disease.serving.schemas import Health, Limits, ModelCard, Ready, describe_member
+from cassava_leaf_disease.serving.schemas import Health, Limits, ModelCard, OfflineModel, Ready, describe_member
 from cassava_leaf_disease.serving.service import Service
 
 KEY_HEADER: Final = "X-API-Key"
 JSON: Final = "application/json"
+BINARY: Final = "application/octet-stream"
 PNG: Final = "image/png"
 Default = TypeVar("Default", int, None)
 _UPLOAD_REFUSALS: Final = (400, 401, 408, 413, 415, 422, 502, 503, 504)
@@ -109,6 +113,9 @@ def _whole_number(request: Request, name: str, lowest: int, highest: int, defaul
         raise RequestError(422, f"{name}={typed[:40]}", f"a whole number from {lowest} to {highest}")
     return int(typed)
 
+
+_CHUNK_BYTES: Final = 64 * 1024
+_SHA256: Final = "the digest of the file, as /offline/model.json names it"
 
 _EXAMPLE: Final = {
     "predicted_class_id": 3,
@@ -210,7 +217,74 @@ async def model(request: Request) -> ModelCard:
         engine=settings.engine,
         feedback=service.feedback.is_open,
         limits=Limits(**settings.model_dump(include={*Limits.model_fields} - {"formats"})),
+        offline=await asyncio.to_thread(service.offline.in_short),
     )
+
+
+_NOT_CHANGED: Final = {304: {"description": "The client has it already, as its If-None-Match says."}}
+
+
+@routes.get(
+    "/offline/model.json",
+    summary="What a phone needs to know to answer without a network",
+    response_model=OfflineModel,
+    responses={**_NOT_CHANGED, **error_responses(401, 404, 503)},
+)
+async def offline_description(request: Request) -> Response:
+    """Classes, preprocessing, thresholds and gate of the model that is offered, and where its file lies."""
+    offered = await asyncio.to_thread(service_of(request).offline.current)
+    headers = {"ETag": f'"{offered.digest}"', "Cache-Control": "no-cache"}
+    if _has_already(request, offered.digest):
+        return Response(status_code=304, headers=headers)
+    return Response(offered.description, media_type=JSON, headers=headers)
+
+
+@routes.get(
+    "/offline/model.onnx",
+    summary="The model that a phone answers with",
+    response_class=Response,
+    responses={
+        200: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}, "description": "the file"},
+        206: {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}, "description": "a part of it"},
+        **_NOT_CHANGED,
+        **error_responses(401, 404, 422, 503),
+    },
+)
+async def offline_model(
+    request: Request, sha256: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$", description=_SHA256)] = None
+) -> Response:
+    """With `sha256` it may be cached for ever. A download that broke goes on by `Range: bytes=START-`."""
+    offered = await asyncio.to_thread(service_of(request).offline.current)
+    if sha256 not in (None, offered.sha256):
+        raise RequestError(404, f"no model file {sha256} (any more)", "the one that /offline/model.json names")
+    kept = "no-cache" if sha256 is None else "max-age=31536000, immutable"
+    headers = {"ETag": f'"{offered.sha256}"', "Cache-Control": f"private, {kept}", "Accept-Ranges": "bytes"}
+    if _has_already(request, offered.sha256):
+        return Response(status_code=304, headers=headers)
+    size = len(offered.content)
+    start = _start_of_range(request, offered.sha256, size)
+    headers["Content-Length"] = str(size - start)
+    if start:
+        headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+    body = _chunks(memoryview(offered.content)[start:])
+    return StreamingResponse(body, 206 if start else 200, headers, BINARY)
+
+
+def _start_of_range(request: Request, digest: str, size: int) -> int:
+    """Where the rest that a client asks for begins; 0 (the whole) for any other range, as RFC 9110 allows."""
+    asked = re.fullmatch(r"bytes=(\d{1,15})-", request.headers.get("range", ""))
+    same = request.headers.get("if-range", f'"{digest}"') == f'"{digest}"'
+    return int(asked[1]) if asked and same and int(asked[1]) < size else 0
+
+
+async def _chunks(content: memoryview) -> AsyncIterator[memoryview]:
+    for start in range(0, len(content), _CHUNK_BYTES):
+        yield content[start : start + _CHUNK_BYTES]
+
+
+def _has_already(request: Request, digest: str) -> bool:
+    known = request.headers.get("if-none-match", "").split(",")
+    return any(tag.strip().removeprefix("W/") == f'"{digest}"' for tag in known)
 
 
 @routes.get(

@@ -17,6 +17,7 @@ from cassava_leaf_disease.serving.answerers import Answerer
 from cassava_leaf_disease.serving.drift_watch import DriftWatch
 from cassava_leaf_disease.serving.feedback_desk import FeedbackDesk
 from cassava_leaf_disease.serving.metrics import Metrics
+from cassava_leaf_disease.serving.offline import OfflineOffer
 from cassava_leaf_disease.serving.replies import RequestError
 from cassava_leaf_disease.serving.settings import ServingSettings
 from cassava_leaf_disease.serving.uploads import Form, Photo, UploadLimits, UploadMemory, read_form
@@ -35,6 +36,7 @@ class Service:
     answerer: Answerer
     admission: Admission
     memory: UploadMemory
+    offline: OfflineOffer
     feedback: FeedbackDesk
     drift: DriftWatch
 

@@ -45,6 +45,10 @@ class ServingSettings(BaseSettings):
     triton_url: str | None = Field(
         default=None, description="`grpc://host:port` of Triton's gRPC door, `grpcs://` for TLS"
     )
+    offline_model_path: AbsolutePath | None = Field(
+        default=None,
+        description="the `.onnx` that phones download ([offline](offline.md)); empty: the served one if it is small",
+    )
 
     host: str = Field(default="127.0.0.1", min_length=1, description="the address that `cassava serve` listens at")
     port: int = Field(default=8000, ge=0, le=65_535, description="its port; 0: any that is free")

@@ -73,6 +73,11 @@ class OnnxEngine:
         """What the file's gate is made of."""
         return self._gate_arrays
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What the file's graph gives, in its order."""
+        return tuple(self._outputs)
+
     def run(self, batch: Float32Array) -> EngineOutputs:
         """The outputs for photos `(N, 3, S, S)` float32, normalised."""
         try:
