@@ -56,6 +56,19 @@ check *arguments:
 docs:
     uv run pytest tests/docs
 
+# the web page, built into the package; needs Node 20.19 or newer
+page:
+    npm --prefix web ci
+    npm --prefix web run build
+
+# tests of the page's own logic
+page-test:
+    npm --prefix web test
+
+# the page as people see it, drawn by its tests
+screenshots $CASSAVA_SCREENSHOTS="docs/screenshots":
+    uv run pytest tests/web
+
 # the wheel, built and run in an environment without extras
 wheel:
     uv run python tools/check_wheel.py

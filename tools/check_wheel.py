@@ -128,8 +128,15 @@ def ask_service(scripts: Path, folder: Path) -> list[str]:
     finally:
         service.terminate()
         service.communicate()
-    mistakes = [] if b"<html" in page else ["cassava serve: no page at /"]
+    mistakes = [] if page == expected_page() else [f"cassava serve: another page at / than expected: {page[:80]!r} …"]
     return mistakes if "verdict" in answer else [*mistakes, f"cassava serve: no diagnosis of a leaf; got {answer}"]
+
+
+def expected_page() -> bytes:
+    """The page that `just page` builds where it has been built, else the plain one."""
+    package = ROOT / "src" / "cassava_leaf_disease"
+    built = package / "web" / "index.html"
+    return (built if built.is_file() else package / "serving" / "page" / "index.html").read_bytes()
 
 
 def export_small_model(folder: Path) -> Path:
