@@ -52,9 +52,10 @@ def draw(width: int, height: int, kind: str = "drawn") -> npt.NDArray[np.uint8]:
         return np.broadcast_to(np.uint8(16), (height, width, 3)).copy()
     if kind == "page":
         return np.where((x // 9 + y // 14) % 5 == 0, 20, 250 + 0 * channel).astype(np.uint8)
-    return ((x * (3 + channel) + y * (5 + 2 * channel) + (x // 8) * (y // 16) * (channel + 1) * 11) % 256).astype(
-        np.uint8
-    )
+    slopes = x * (3 + channel) + y * (5 + 2 * channel)
+    steps = (x // 8) * (y // 16) * (channel + 1) * 11
+    drawn: npt.NDArray[np.uint8] = ((slopes + steps) % 256).astype(np.uint8)
+    return drawn
 
 
 def build() -> dict[str, Any]:

@@ -221,7 +221,9 @@ async def model(request: Request) -> ModelCard:
     )
 
 
-_NOT_CHANGED: Final = {304: {"description": "The client has it already, as its If-None-Match says."}}
+_NOT_CHANGED: Final[dict[int | str, dict[str, Any]]] = {
+    304: {"description": "The client has it already, as its If-None-Match says."}
+}
 
 
 @routes.get(
