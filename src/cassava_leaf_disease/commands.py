@@ -44,6 +44,7 @@ _EXTRA_OF: Final = {
     ),
     **dict.fromkeys(("onnx", "onnxscript"), "export"),
     "psycopg": "postgres",
+    **dict.fromkeys(("httpx", "telegram"), "bot"),
 }
 
 
@@ -305,6 +306,17 @@ COMMANDS: Final[Mapping[str, Command]] = {
             "cassava serve infer.engine=triton infer.triton_url=grpc://127.0.0.1:8001",
         ),
     ),
+    "bot": Command(
+        "answer photos in Telegram, until it is told to end",
+        "bot.run:bot",
+        ("bot", "infer", "paths"),
+        (
+            "cassava bot",
+            "cassava bot infer.checkpoint_path=best.onnx",
+            "cassava bot bot.api_url=http://127.0.0.1:8000",
+            "cassava bot bot.webhook_url=https://bot.example.org/telegram bot.port=8443",
+        ),
+    ),
     "demo": Command(
         "train on drawn leaves for under a minute, then diagnose one",
         "training.demo:demo",
@@ -312,10 +324,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
         ("cassava demo", "cassava demo demo.epochs=2"),
     ),
 }
-PLANNED: Final = (
-    "bot",
-    "benchmark",
-)
+PLANNED: Final = ("benchmark",)
 
 
 def find_command(word: str) -> tuple[str, Command]:

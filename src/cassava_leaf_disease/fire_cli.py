@@ -188,6 +188,15 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
         Flag("engine", "infer.engine", "local or triton"),
         Flag("triton_url", "infer.triton_url", "grpc://host:port of a Triton server"),
     ),
+    "bot": (
+        *_CHECKPOINT,
+        Flag("device", "infer.device", "auto, cpu or cuda"),
+        Flag("api_url", "bot.api_url", "a service that answers instead of a model here"),
+        Flag("webhook_url", "bot.webhook_url", "the https address that Telegram calls"),
+        Flag("host", "bot.host", "where the webhook listens"),
+        Flag("port", "bot.port", "its port; 0: any that is free"),
+        Flag("state", "bot.state_path", "the SQLite file of what is to be answered"),
+    ),
     "download_model": (
         Flag("s3_uri", "download_model.s3_uri", "s3://bucket/key of the model"),
         Flag("dst_dir", "download_model.dst_dir", "the folder to put it in"),
@@ -304,6 +313,10 @@ class Door:
     def serve(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava serve`."""
         return _words("serve", overrides, flags)
+
+    def bot(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava bot`."""
+        return _words("bot", overrides, flags)
 
     def download_model(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava download-model`."""

@@ -86,7 +86,7 @@ def test_empty_sections_and_an_empty_file_say_nothing(write: Write) -> None:
             [
                 "train.epoch: no such key; did you mean train.epochs?",
                 "x.y: no such key; `cassava train --cfg job` prints every key",
-                "groups.modl: no such group; groups: augment, data, experiment, logger, loss, model, optim, serve",
+                "groups.modl: no such group; groups: augment, bot, data, experiment, logger, loss, model, optim, serve",
             ],
         ),
         (

@@ -60,6 +60,7 @@ WANT_MORE = {
         "publish",
         "serve",
         "score",
+        "bot",
     ),
     *(
         "prepare",

@@ -206,15 +206,14 @@ def test_wrong_flag_is_one_line(line: str, message: str) -> None:
             "train.epochs=abc: expected a whole number from 1 to 10000, for example train.epochs=30",
         ),
         ("infer photo.jpg", "photo.jpg: expected key=value, for example train.epochs=30"),
-        ("bot --port 1", f"`bot` is not part of version {__version__} yet; commands: "),
         ("download-model --push x=1", "x: no such key; `cassava train --cfg job` prints every key"),
-        ("bot --port 80", f"`bot` is not part of version {__version__} yet; commands: "),
+        ("benchmark --port 80", f"`benchmark` is not part of version {__version__} yet; commands: "),
         ("tain", "tain: no such command; did you mean train? commands: "),
         (
             "--epochs 3",
             "--epochs: the command comes first: cassava-fire COMMAND --flag value; commands: train, ",
         ),
-        ("raw bot", f"`bot` is not part of version {__version__} yet; commands: "),
+        ("raw benchmark", f"`benchmark` is not part of version {__version__} yet; commands: "),
     ],
 )
 def test_mistake_is_one_line_and_exit_code_2(door: Door, line: str, message: str) -> None:

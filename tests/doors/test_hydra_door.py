@@ -299,7 +299,6 @@ def test_help_of_a_command_shows_keys_groups_and_examples(door: Door, flag: str)
         ),
         (["-m", "train"], "-m: the command comes first: cassava COMMAND key=value; commands: train, "),
         (["benchmark"], f"`benchmark` is not part of version {__version__} yet; commands: train, "),
-        (["bot"], f"`bot` is not part of version {__version__} yet; commands: train, "),
     ],
 )
 def test_wrong_command_is_one_line_and_exit_code_2(door: Door, words: list[str], line: str) -> None:

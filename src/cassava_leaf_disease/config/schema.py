@@ -895,6 +895,25 @@ class ServeConfig(Section):
     log_format: Literal["json", "text"] | None
 
 
+class BotConfig(Section):
+    """What `cassava bot` sets beside the environment variables `CASSAVA_BOT_*`; null: as they say.
+
+    Which model answers is said by `infer`; the token and the other settings are environment variables only (see
+    `bot/settings.py`).
+    """
+
+    name: str
+    api_url: str | None
+    state_path: AbsolutePath | None
+    webhook_url: str | None
+    host: str | None
+    port: int | None = Field(ge=0, le=65_535, description="a whole number from 0 to 65535, or null")
+    album_quiet_s: float | None = Field(gt=0, le=30, description="a number above 0, to 30, or null")
+    photos_per_hour: int | None = Field(ge=1, le=100_000, description="a whole number from 1 to 100000, or null")
+    max_waiting: int | None = Field(ge=1, le=1000, description="a whole number from 1 to 1000, or null")
+    log_format: Literal["json", "text"] | None
+
+
 class AppConfig(Section):
     """The whole configuration of any command."""
 
@@ -928,6 +947,7 @@ class AppConfig(Section):
     export: ExportConfig
     score: ScoreConfig
     serve: ServeConfig
+    bot: BotConfig
 
     @model_validator(mode="after")
     def _check(self) -> Self:

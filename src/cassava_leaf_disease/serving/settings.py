@@ -170,7 +170,7 @@ class ServingSettings(BaseSettings):
 
 
 # Variables of other parts of the project.
-_OTHERS = ("CASSAVA_ROOT", "CASSAVA_TEST_DATA")
+_OTHERS = ("CASSAVA_ROOT", "CASSAVA_TEST_DATA", "CASSAVA_API_URL", "CASSAVA_BOT_HOST", "CASSAVA_BOT_PORT")
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None) -> ServingSettings:

@@ -1,0 +1,1 @@
+"""The door in Telegram: photos in, answers in the user's language out."""
