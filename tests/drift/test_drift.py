@@ -302,6 +302,12 @@ def test_mistakes_are_told(small_config: Config, reference: Path, tmp_path: Path
         drift(small_config("drift.reference=two.json", "drift.statistics_url=sqlite:///counts.db"))
 
 
+def test_without_a_model_named_it_is_about_the_one_that_would_answer(small_config: Config) -> None:
+    recorded("sqlite:///counts.db", answers(1, 300))
+    with pytest.raises(DataError, match=r"no answers of mobilenetv2_100 .* but of small 1"):
+        drift(small_config("drift.statistics_url=sqlite:///counts.db"))
+
+
 @pytest.mark.parametrize("content", ["{}", "no JSON", '{"counts": {"class": [1]}}'])
 def test_a_damaged_reference_is_told(tmp_path: Path, content: str) -> None:
     (tmp_path / "bad.json").write_text(content, encoding="utf-8")

@@ -38,6 +38,7 @@ def ask(client: TestClient, photo: bytes) -> dict[str, object]:
     return answer
 
 
+@pytest.mark.slow
 def test_a_correction_changes_a_retrained_model(
     small_config: Callable[..., AppConfig],
     build_service: Callable[..., FastAPI],
