@@ -28,5 +28,7 @@ def test_a_wrong_value_is_one_clear_line_with_and_without_an_experiment(experime
 
 
 def test_an_unknown_experiment_lists_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"experiment=foo: no such choice; accepted: field_384, field_448"):
+    with pytest.raises(
+        ConfigError, match=r"experiment=foo: no such choice; accepted: default_model, field_384, field_448"
+    ):
         load_config(["experiment=foo"])

@@ -88,7 +88,7 @@ def test_every_file_that_is_named_is_there() -> None:
 def test_variables_of_the_service_are_settings_of_it() -> None:
     known = {f"CASSAVA_{name.upper()}" for name in ServingSettings.model_fields}
     told = {name for name in ("api", "api-triton") for name in SERVICES[name]["environment"]}
-    assert sorted(told - known - {"CASSAVA_FEEDBACK_URL", "CASSAVA_STATISTICS_URL"}) == []
+    assert sorted(told - known) == []
 
 
 def test_mlflow_server_and_client_are_of_one_version() -> None:

@@ -21,10 +21,6 @@ ALERTS = [
 ]
 DASHBOARD = json.loads((FOLDER / "grafana" / "dashboards" / "cassava.json").read_text(encoding="utf-8"))
 OF_PROMETHEUS = {"up"}
-OF_FEEDBACK = {
-    *("cassava_drift_psi", "cassava_drift_photos"),
-    *("cassava_feedback_total", "cassava_feedback_forgotten_total"),
-}
 
 
 def asked_for(expression: str) -> set[str]:
@@ -34,7 +30,7 @@ def asked_for(expression: str) -> set[str]:
 
 
 def known() -> set[str]:
-    names = set(OF_PROMETHEUS | OF_FEEDBACK)
+    names = set(OF_PROMETHEUS)
     for family in Metrics().registry.collect():
         names |= {family.name}
         if family.type == "counter":
