@@ -172,11 +172,12 @@ class TestS3:
     def test_a_missing_object_is_a_row_and_a_missing_bucket_ends_the_run(
         self, read_csv: ReadCsv, scoring: Scoring, bucket: Any, tmp_path: Path
     ) -> None:
-        (tmp_path / "list.txt").write_text("s3://field/2025/leaf.jpg\ns3://field/2025/gone.jpg\n")
+        (tmp_path / "list.txt").write_text("s3://field/2025/leaf.jpg\ns3://field/2025/gone.jpg\ns3:///a.jpg\n")
         result = score(scoring("score.input=list.txt", "score.output=a.csv"))
         assert [row["error"] for row in read_csv(result.output)] == [
             "",
             "s3://field/2025/gone.jpg: the bucket field holds no such key",
+            "s3:///a.jpg: expected s3://bucket/prefix",
         ]
         with pytest.raises(StorageError, match="there is no bucket none"):
             score(scoring("score.input=s3://none/x"))

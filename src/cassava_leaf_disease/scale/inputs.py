@@ -20,7 +20,7 @@ from cassava_leaf_disease.errors import ConfigError, DataError, MissingDependenc
 from cassava_leaf_disease.imaging.decode import DecodeLimits, read_bytes
 from cassava_leaf_disease.paths import resolve
 from cassava_leaf_disease.storage.files import replacing
-from cassava_leaf_disease.storage.s3_listing import S3Reader, list_objects
+from cassava_leaf_disease.storage.s3_listing import S3Reader, list_objects, split_prefix
 from cassava_leaf_disease.storage.s3_transfer import sha256_of
 
 S3: Final = "s3://"
@@ -167,11 +167,15 @@ class PhotoReader:
         """The content of a photo's file.
 
         Raises:
-            DataError: There is no readable file.
+            DataError: There is no readable file, or the name is no address.
             ImageTooLargeError: It has more bytes than the limits allow.
             StorageError: S3 has no such object, or cannot be reached (`UnreachableError`).
         """
         if name.startswith(S3):
+            try:
+                split_prefix(name)
+            except ConfigError as error:
+                raise DataError(str(error)) from None  # of this line of a table; other settings are everybody's
             return self._s3.read(name, self._limits.max_bytes)
         return read_bytes(self._base / name, self._limits)
 

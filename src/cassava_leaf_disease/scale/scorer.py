@@ -67,8 +67,6 @@ class Scorer:
             raise
         except (ImageError, DataError, StorageError) as error:
             return error
-        except ValueError as error:  # a NUL in its name
-            return DataError(f"{path}: cannot be read ({error})")
 
     def _prepare(self, data: bytes, path: str) -> tuple[PhotoFacts, Prepared | CassavaError]:
         facts = PhotoFacts(len(data))
