@@ -325,7 +325,10 @@ def test_a_newer_page_takes_over_whole_when_it_is_opened_again(visit: Open, buil
         page.reload()
         eventually(page, "async () => (await navigator.serviceWorker.getRegistration()).waiting !== null")
         assert page.locator("meta[name=description]").get_attribute("content", timeout=1000) == DESCRIPTION
-        page.reload()
+        context = page.context
+        page.close()
+        page = context.new_page()
+        page.goto(url)
         page.locator("meta[content^=Newer]").wait_for(state="attached")
         eventually(page, f"async () => (await ({SHELLS})()).length === 1")
 
