@@ -33,7 +33,7 @@ Keep = Callable[[Page, str], None]
 Serve = Callable[..., Any]
 
 MOSAIC: Final = CLASS_NAMES.index("Cassava Mosaic Disease")
-# 7e-7 on 64 JPEG photos (docs/offline.md): Chromium decodes them as Pillow does. Transparency is rounded otherwise.
+# 7e-7 on 64 JPEG photos (docs/offline.md): Chromium decodes them as Pillow does.
 TOLERANCE: Final = 1e-3
 RESULTS: Final = """() => new Promise((resolve, reject) => {
   const open = indexedDB.open("cassava");
