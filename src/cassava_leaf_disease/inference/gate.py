@@ -5,6 +5,7 @@ Everything is computed in numpy, from what the model file holds; a file without 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -29,6 +30,10 @@ class Gate:
     record: GateRecord
     arrays: GateArrays
 
+    @cached_property
+    def _exact(self) -> GateArrays:
+        return {name: array.astype(np.float64) for name, array in self.arrays.items()}  # once, not for each photo
+
     def foreign(self, outputs: EngineOutputs) -> npt.NDArray[np.float64]:
         """How unlike those leaves photos are, `(N,)`: 0 as a typical leaf, above 1 refused.
 
@@ -36,7 +41,7 @@ class Gate:
             CheckpointError: The network does not give the features that the gate was fitted with.
         """
         try:
-            scores = score_outputs(self.record.score, self.arrays, outputs, self.record.neighbors)
+            scores = score_outputs(self.record.score, self._exact, outputs, self.record.neighbors)
         except ValueError:
             raise CheckpointError(f"the model's gate does not fit its network's features; {_MEND}") from None
         return (scores - self.record.typical) / (self.record.limit - self.record.typical)
@@ -120,8 +125,7 @@ def _open_one(metadata: ModelMetadata, arrays: GateArrays | None, origin: str) -
         check_arrays(metadata.gate.score, arrays or {})
     except ValueError:
         raise CheckpointError(f"{origin}: the arrays of its gate are missing or damaged; {_MEND}") from None
-    exact = {name: array.astype(np.float64) for name, array in (arrays or {}).items()}  # once, not for each photo
-    return Gate(metadata.gate, exact)
+    return Gate(metadata.gate, arrays or {})
 
 
 def judge(
