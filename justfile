@@ -1,5 +1,8 @@
 # The verbs of daily work; the hooks, CI and the README use the same ones: uv run just VERB
 
+# no advice about what comes after MkDocs at each build
+export NO_MKDOCS_2_WARNING := "1"
+
 set windows-shell := ["powershell.exe", "-NoLogo", "-Command"]
 
 # list the verbs
@@ -52,8 +55,9 @@ test *arguments:
 check *arguments:
     uv run pytest {{ arguments }}
 
-# the README's commands, run
+# the site, built strictly into build/site, and the commands of README and docs, run
 docs:
+    uv run mkdocs build --strict
     uv run pytest tests/docs
 
 # the web page, built into the package; needs Node 20.19 or newer
@@ -68,6 +72,14 @@ page-test:
 # the page as people see it, drawn by its tests
 screenshots $CASSAVA_SCREENSHOTS="docs/screenshots":
     uv run pytest tests/web
+
+# the site as it is being written, at http://127.0.0.1:8090
+docs-serve:
+    uv run mkdocs serve --dev-addr 127.0.0.1:8090
+
+# docs/configuration.md from the schema, the YAML files and their comments
+config-reference:
+    uv run python tools/config_reference.py
 
 # the wheel, built and run in an environment without extras
 wheel:

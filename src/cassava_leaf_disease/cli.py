@@ -7,7 +7,6 @@ is checked before the first one starts, and no global state of Hydra is alive wh
 import contextlib
 import logging
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -264,27 +263,16 @@ examples:
 
 
 def _keys_text(sections: Sequence[str]) -> str:
-    """The keys of sections of config.yaml as they are typed, with the comments that stand beside them."""
-    from importlib.resources import files
+    """The keys of sections of the configuration as they are typed, with the comments that stand beside them."""
+    from cassava_leaf_disease.config.describe import described_keys
 
-    folder = files("cassava_leaf_disease.config")
-    lines = (folder / "config.yaml").read_text(encoding="utf-8").splitlines()
-    defaults = dict(re.findall(r"^  - (\w+): (\w+)", "\n".join(lines), re.MULTILINE))
-    for group in {*sections} & {*defaults}:
-        own = (folder / group / f"{defaults[group]}.yaml").read_text(encoding="utf-8").splitlines()
-        lines += [f"{group}:", *(f"  {line}" for line in own if not line.startswith(("#", "name:")))]
-    typed: dict[str, list[str]] = {section: [] for section in sections}
-    path: list[str] = []
-    for line in lines:
-        found = re.match(r"( *)(\w+):\s*([^#]*?)\s*(?:# (.*))?$", line)
-        if not found:
-            continue
-        indent, name, value, comment = found.groups()
-        path = [*path[: len(indent) // 2], name]
-        if path[0] in typed and value:
-            key = f"{'.'.join(path)}={value}"
-            typed[path[0]].append(f"  {key:<36}{comment or ''}".rstrip())
-    return "\n".join(line for section in sections for line in typed[section])
+    described = [entry for entry in described_keys(sections) if entry.value]
+    return "\n".join(
+        f"  {f'{entry.key}={entry.value}':<36}{entry.comment}".rstrip()
+        for section in sections
+        for entry in described
+        if entry.key.startswith(f"{section}.")
+    )
 
 
 def _groups_text() -> str:

@@ -175,6 +175,11 @@ def _explain_group(key: str, seen: str, value: object) -> str:
     return f"{seen}: {key} is a group of keys; {hint}"
 
 
+def expected(key: str) -> str:
+    """What a key accepts, in words: `a whole number from 1 to 10000`."""
+    return _expected(_schema_of(key))
+
+
 def accepts_text(key: str) -> bool:
     """Whether a key takes free text or a path, not only certain words."""
     return _takes_text(_schema_of(key))

@@ -656,7 +656,7 @@ class TuneConfig(Section):
 
 
 class DemoConfig(Section):
-    """The first command of the README."""
+    """How much the demo draws, and how long it learns."""
 
     train_size: int = Field(ge=50)
     epochs: int = Field(ge=1)
@@ -833,7 +833,6 @@ class ExportConfig(Section):
     probability (null: 0.0001 in fp32, 0.005 in fp16, none in int8, which has limits of its own).
     """
 
-    format: Literal["onnx"]
     precision: Precision
     output_path: AbsolutePath | None
     tolerance: float | None = Field(gt=0, le=1, description="a number above 0 and ≤ 1, or null")
