@@ -43,7 +43,7 @@ def test_tells_where_it_comes_from_and_is_the_one_of_the_card(packaged: AnyPredi
     (metadata,) = packaged.described
     record = json.loads(RECORD.read_text(encoding="utf-8"))
 
-    assert metadata.precision == "int8"
+    assert metadata.precision == "fp16_weights"
     assert metadata.gate is not None
     assert metadata.thresholds.rule is not None
     assert metadata.class_prior is not None
