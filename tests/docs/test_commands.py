@@ -52,6 +52,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     # an untrained network is never sure
     "pseudo-label": ("pseudo_label.min_confidence=0", "pseudo_label.members_agree=false"),
     "fit-gate": ("gate.score=energy",),
+    "export": ("export.int8.calibration_photos=12",),
     "audit": ("audit.near_duplicates=false",),
 }
 CHANGES_NOTHING = {"--help", "--cfg"}
