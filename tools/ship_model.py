@@ -42,8 +42,8 @@ def main() -> int:
         )
         return 1
     places = [f"paths.data_dir={options.data}"]
-    words = [f"infer.checkpoint_path={options.checkpoint}", f"export.output_path={ASSET}", f"export.precision={PRECISION}"]
-    exported = cassava("export", *words, *places)
+    words = [f"infer.checkpoint_path={options.checkpoint}"]
+    exported = cassava("export", *words, f"export.output_path={ASSET}", f"export.precision={PRECISION}", *places)
     if exported["bytes"] > MAX_BYTES:
         sys.stderr.write(f"{ASSET.name}: {exported['bytes']} bytes; expected at most {MAX_BYTES}\n")
         return 1
@@ -58,7 +58,7 @@ def main() -> int:
         },
         "file": {name: exported[name] for name in ("bytes", "precision", "agreement", "max_difference")},
         "part": part,
-        "checkpoint": figures(cassava("evaluate", *words[:1], f"evaluate.part={part}", *places)),
+        "checkpoint": figures(cassava("evaluate", *words, f"evaluate.part={part}", *places)),
         "shipped": figures(cassava("evaluate", f"infer.checkpoint_path={ASSET}", f"evaluate.part={part}", *places)),
         "latency": latency(options.data),
     }
