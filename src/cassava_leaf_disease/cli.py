@@ -268,7 +268,7 @@ def _keys_text(sections: Sequence[str]) -> str:
 
     described = [entry for entry in described_keys(sections) if entry.value]
     return "\n".join(
-        f"  {f'{entry.key}={entry.value}':<36}{entry.comment}".rstrip()
+        f"  {f'{entry.key}={entry.value}':<34}  {entry.comment}".rstrip()
         for section in sections
         for entry in described
         if entry.key.startswith(f"{section}.")

@@ -281,8 +281,8 @@ def test_help_of_a_command_shows_keys_groups_and_examples(door: Door, flag: str)
     code, out, err = door("train", "model=resnet18", flag)
 
     assert (code, err) == (0, "")
-    assert "  train.epochs=30\n" in out
-    assert "  train.early_stopping.patience_epochs=10\n" in out
+    assert "  train.epochs=30 " in out
+    assert "  train.early_stopping.patience_epochs=10 " in out
     assert "auto | cpu | gpu | mps" in out
     assert "  augment=basic|strong\n" in out
     assert "  cassava train\n" in out

@@ -204,6 +204,7 @@ def test_ensemble_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         load_found(FoundModel(tmp_path / "a.json", "explicit"), "cpu")
 
 
+@pytest.mark.usefixtures("no_packaged_model")
 def test_member_of_a_list_that_is_not_there_is_passed_over_with_the_list(
     small_config: Config, members: list[Path], tmp_path: Path
 ) -> None:

@@ -98,10 +98,12 @@ def _connected(settings: ScoreRayConfig, order: WorkOrder) -> Iterator[int]:
         import ray
 
         try:
-            if settings.address is None:
-                _start(settings, order)
-            else:
-                _join(settings.address)
+            # Started by `uv run`, Ray would copy the whole current folder, photos and all, to each machine.
+            with _constants(RAY_ENABLE_UV_RUN_RUNTIME_ENV=False):
+                if settings.address is None:
+                    _start(settings, order)
+                else:
+                    _join(settings.address)
             ray.data.DataContext.get_current().enable_progress_bars = False
             logging.getLogger("ray.data").setLevel(logging.ERROR)
             yield _actors(settings, order, ray.cluster_resources())  # type: ignore[no-untyped-call]
@@ -115,16 +117,11 @@ def _start(settings: ScoreRayConfig, order: WorkOrder) -> None:
     Only where it takes clusters to be impossible, as on Windows and macOS, it keeps to 127.0.0.1.
     """
     import ray
-    from ray._private import ray_constants  # read from the environment when Ray is imported, which may be long ago
+    from ray._private import ray_constants
 
     cpus = available_cpus() if settings.actors == "auto" else settings.actors * order.workers
-    usual = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        with _environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}):
-            _start_patiently(max(cpus, order.workers))
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = usual
+    with _constants(ENABLE_RAY_CLUSTER=False), _environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}):
+        _start_patiently(max(cpus, order.workers))
     address = ray.nodes()[0]["NodeManagerAddress"]  # type: ignore[no-untyped-call]
     if address != "127.0.0.1":
         raise ProcessError(
@@ -159,6 +156,21 @@ def _join(address: str) -> None:
             f"score.ray.address={address}: no Ray cluster answers ({first_line(error)}); start one with "
             "`ray start --head`, or type score.ray.address=null for one on this machine"
         ) from None
+
+
+@contextmanager
+def _constants(**values: bool) -> Iterator[None]:
+    """What Ray read from the environment when it was imported, which may be long ago, while the block runs."""
+    from ray._private import ray_constants
+
+    before = {name: getattr(ray_constants, name) for name in values}
+    for name, value in values.items():
+        setattr(ray_constants, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(ray_constants, name, value)
 
 
 @contextmanager
