@@ -12,6 +12,19 @@ from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.ranks import launched_rank
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def known_level(level: str) -> str:
+    """The name of a level, in capitals.
+
+    Raises:
+        ValueError: There is no such level.
+    """
+    if level.upper() not in LEVELS:
+        raise ValueError(f"expected one of {', '.join(LEVELS)}")
+    return level.upper()
+
+
 HEARTBEAT_S = 10.0
 
 _logger = logging.getLogger(__name__)

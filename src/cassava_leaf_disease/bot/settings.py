@@ -3,15 +3,15 @@
 import hashlib
 import os
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cassava_leaf_disease.config.schema import AbsolutePath, AppConfig
 from cassava_leaf_disease.errors import ConfigError
-from cassava_leaf_disease.log import LEVELS
+from cassava_leaf_disease.log import LEVELS, known_level
 
 PREFIX: Final = "CASSAVA_BOT_"
 ALBUM_PHOTOS: Final = 10  # as many as Telegram puts into one album
@@ -85,7 +85,7 @@ class BotSettings(BaseSettings):
     shutdown_timeout_s: float = Field(
         default=20, ge=0, le=600, description="how long answers that have begun are finished after SIGTERM"
     )
-    log_level: str = Field(
+    log_level: Annotated[str, AfterValidator(known_level)] = Field(
         default="INFO", validation_alias=_SHARED["log_level"], description=", ".join(f"`{level}`" for level in LEVELS)
     )
     log_format: Literal["json", "text"] = Field(
@@ -126,13 +126,6 @@ class BotSettings(BaseSettings):
         if not 16 <= len(said) <= 256 or not all(each.isascii() and (each.isalnum() or each in "_-") for each in said):
             raise ValueError("expected 16 to 256 of A-Z a-z 0-9 _ - drawn at random")
         return secret
-
-    @field_validator("log_level")
-    @classmethod
-    def _known_level(cls, level: str) -> str:
-        if level.upper() not in LEVELS:
-            raise ValueError(f"expected one of {', '.join(LEVELS)}")
-        return level.upper()
 
     @property
     def secret_of_webhook(self) -> str:

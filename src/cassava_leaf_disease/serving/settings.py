@@ -6,12 +6,20 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cassava_leaf_disease.config.schema import AbsolutePath, AppConfig, Tta
 from cassava_leaf_disease.errors import ConfigError
-from cassava_leaf_disease.log import LEVELS
+from cassava_leaf_disease.log import LEVELS, known_level
 from cassava_leaf_disease.storage.database import sqlite_path
 
 PREFIX = "CASSAVA_"
@@ -96,15 +104,10 @@ class ServingSettings(BaseSettings):
         default=None, description="what `cassava drift reference` wrote; empty: `NAME.drift.json` beside the model file"
     )
     drift_days: int = Field(default=7, ge=1, le=366, description="days that the gauges of drift look back")
-    log_level: str = Field(default="INFO", description=", ".join(f"`{level}`" for level in LEVELS))
+    log_level: Annotated[str, AfterValidator(known_level)] = Field(
+        default="INFO", description=", ".join(f"`{level}`" for level in LEVELS)
+    )
     log_format: Literal["json", "text"] = Field(default="json", description="`json` or `text`, a line a record")
-
-    @field_validator("log_level")
-    @classmethod
-    def _known_level(cls, level: str) -> str:
-        if level.upper() not in LEVELS:
-            raise ValueError(f"expected one of {', '.join(LEVELS)}")
-        return level.upper()
 
     @field_validator("api_key")
     @classmethod
