@@ -375,9 +375,24 @@ def file_server() -> Iterator[FileServer]:
 
 
 @pytest.fixture(scope="session")
+def loose_limits() -> QualityLimits:
+    """What drawn leaves keep to, and black or plain pictures do not."""
+    return QualityLimits(
+        min_sharpness=1,
+        min_brightness=0.1,
+        max_brightness=0.9,
+        min_contrast=0.02,
+        max_dark=0.8,
+        max_bright=0.8,
+        min_colors=100,
+    )
+
+
+@pytest.fixture(scope="session")
 def served_models(
     tmp_path_factory: pytest.TempPathFactory,
     metadata: ModelMetadata,
+    loose_limits: QualityLimits,
     exported_model: Path,
     write_random_checkpoint: Callable[[Path, ModelMetadata], Path],
 ) -> tuple[Path, Path]:
@@ -401,15 +416,7 @@ def served_models(
         limit=float(scores.max()),
         neighbors=2,
         max_refused=0.1,
-        quality=QualityLimits(
-            min_sharpness=1,
-            min_brightness=0.1,
-            max_brightness=0.9,
-            min_contrast=0.02,
-            max_dark=0.8,
-            max_bright=0.8,
-            min_colors=100,
-        ),
+        quality=loose_limits,
         photos={"train": 10, "val": 10},
     )
     network = restore_network(load_checkpoint(checkpoint), checkpoint)

@@ -106,7 +106,7 @@ def wait_until_ready(process: subprocess.Popen[str], log: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory, metadata: ModelMetadata) -> Path:
+def model(tmp_path_factory: pytest.TempPathFactory, metadata: ModelMetadata, loose_limits: QualityLimits) -> Path:
     """A model that knows some drawn leaves by heart, with a gate that refuses what is unlike them.
 
     Its network has random weights; its last layer is solved for (ridge regression).
@@ -138,15 +138,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, metadata: ModelMetadata) -> 
         limit=1.1 * float(scores.max()),
         neighbors=2,
         max_refused=0.1,
-        quality=QualityLimits(
-            min_sharpness=1,
-            min_brightness=0.1,
-            max_brightness=0.9,
-            min_contrast=0.02,
-            max_dark=0.8,
-            max_bright=0.8,
-            min_colors=100,
-        ),
+        quality=loose_limits,
         photos={"train": 20, "val": 20},
     )
     described = metadata.model_copy(update={"name": "drawn-leaves", "preprocessing": spec, "gate": gate})
@@ -220,7 +212,7 @@ def as_jpeg(pixels: Any) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright's event loop runs until its end: no other module's asyncio.run would work
 def browser() -> Iterator[Browser]:
     """Chromium of the system; tests are skipped where there is none."""
     if CHROMIUM is None:
