@@ -439,7 +439,8 @@ class DistillConfig(Section):
 
     `teacher` is a checkpoint, an ensemble or a cross-validation's folder; `temperature` softens its answers (1: as
     they are), the student's stay as they are. With `out_of_fold` each labelled photo gets the answer of the fold
-    that did not train on it.
+    that did not train on it; with `consistent` the teacher answers anew about every batch as the student sees it
+    (Beyer et al., 2022).
     """
 
     teacher: AbsolutePath | None
@@ -447,9 +448,18 @@ class DistillConfig(Section):
     temperature: float = Field(gt=0, le=100)
     tta: Tta
     out_of_fold: bool
+    consistent: bool
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.consistent and (self.teacher is None or self.out_of_fold or self.tta != "none"):
+            msg = (
+                f"distill.consistent=true distill.teacher={self.teacher} distill.out_of_fold={self.out_of_fold} "
+                f"distill.tta={self.tta}: the teacher answers about each batch while the student learns, so it must "
+                "be there, whole, and looks once; type distill.teacher=FILE distill.out_of_fold=false "
+                "distill.tta=none, or distill.consistent=false"
+            )
+            raise ValueError(msg)
         if self.out_of_fold and self.teacher is None:
             msg = (
                 "distill.out_of_fold=true: there is no teacher; type distill.teacher=FOLDER of a cross-validation, "

@@ -1,5 +1,6 @@
 """The network as Lightning trains it: loss, schedule, running average, metrics over whole splits."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import lightning
@@ -25,6 +26,8 @@ from cassava_leaf_disease.modeling.optim import build_optimizer, build_scheduler
 
 Stage = Literal["train", "val", "test"]
 Batch = tuple[torch.Tensor, torch.Tensor]  # (N, 3, S, S) uint8, or float of 0 to 255; (N,) int64, or (N, C) float32
+# What a batch's targets (N, C) become, by what a teacher says of its normalised images (N, 3, S, S).
+Teacher = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 MONITOR = "val/f1_macro"
 
@@ -97,6 +100,7 @@ class LeafClassifier(lightning.LightningModule):
             self.network.compile()  # in place: the names of the weights stay as they are
         self.loss = build_loss(config.loss, None if class_weights is None else torch.from_numpy(class_weights))
         self.scores = nn.ModuleDict({f"{stage}_scores": StageScores() for stage in ("train", "val", "test")})
+        self.teacher: Teacher | None = None
         self.confusion: dict[str, npt.NDArray[np.int64]] = {}
         spec = metadata.preprocessing
         self.scale: torch.Tensor
@@ -125,6 +129,8 @@ class LeafClassifier(lightning.LightningModule):
         images, labels = batch
         rng = np.random.default_rng((self.config.train.seed, self.current_epoch, batch_idx, self.global_rank))
         mixed, targets = mix_batch(self.normalize(images), labels, NUM_CLASSES, self.config.augment.mix, rng)
+        if self.teacher is not None:
+            targets = self.teacher(mixed, targets)
         logits = self.network(mixed).float()
         loss: torch.Tensor = self.loss(logits, targets)
         self._scores("train").update(logits, labels if labels.ndim == 1 else labels.argmax(dim=1), loss)

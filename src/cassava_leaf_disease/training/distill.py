@@ -45,14 +45,15 @@ SOFT_TARGETS_FILE: Final = "soft_targets.csv"
 def soften_targets(config: AppConfig, data: LeafDataModule, resumed: Path | None) -> str | None:
     """Gives `data`, which is set up, its targets by `distill.teacher`; the table of the teacher's answers.
 
-    The table of a run that is resumed is used as it stands. None, and nothing done, without a teacher.
+    The table of a run that is resumed is used as it stands. None, and nothing done, without a teacher or with one
+    that answers about batches (see `training.teacher`).
 
     Raises:
         ConfigError: The teacher has no out-of-fold answers.
         DataError: The teacher learned photos that measure the student, or the answers are those about others.
         CassavaError: The teacher cannot be loaded.
     """
-    if config.distill.teacher is None:
+    if config.distill.teacher is None or config.distill.consistent:
         return None
     names = [*data.image_ids("train"), *(f"extra/{name}" for name in data.extra_ids())]
     kept = None if resumed is None else resumed / SOFT_TARGETS_FILE

@@ -45,6 +45,7 @@ from cassava_leaf_disease.training.run_folder import (
     locked,
     remove_checkpoints,
 )
+from cassava_leaf_disease.training.teacher import consistent_teacher
 from cassava_leaf_disease.training.team import Team, build_strategy, gathered, synchronizes
 from cassava_leaf_disease.training.tracking import MlflowTracker, check_tracking, tracked
 
@@ -117,7 +118,9 @@ def find_start(config: AppConfig, run_dir: Path | None) -> Path | None:
 def prepare(config: AppConfig, data: LeafDataModule, *, sync_batchnorm: bool) -> LeafClassifier:
     """Gets photos and network ready."""
     data.setup("fit")
-    return build_module(config, data, sync_batchnorm=sync_batchnorm)
+    module = build_module(config, data, sync_batchnorm=sync_batchnorm)
+    module.teacher = consistent_teacher(config, data, module.metadata)
+    return module
 
 
 def open_run(
