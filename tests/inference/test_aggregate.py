@@ -49,6 +49,7 @@ class Silent:
     def __init__(self, metadata: ModelMetadata) -> None:
         self.metadata = metadata
         self.gate_arrays: GateArrays | None = None
+        self.runtime = "nothing/nowhere"
 
     def run(self, batch: npt.NDArray[np.float32]) -> EngineOutputs:
         raise AssertionError(batch.shape)

@@ -44,6 +44,7 @@ class LightPlaces:
     def __init__(self, metadata: ModelMetadata, places: int = 8) -> None:
         self.metadata = metadata
         self.gate_arrays: GateArrays | None = None
+        self.runtime = "numpy/cpu"
         self._places = places
 
     def run(self, batch: npt.NDArray[np.float32]) -> EngineOutputs:

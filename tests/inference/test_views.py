@@ -56,6 +56,7 @@ class BrightestQuarter:
     def __init__(self, metadata: ModelMetadata) -> None:
         self.metadata = metadata
         self.gate_arrays: GateArrays | None = None
+        self.runtime = "numpy/cpu"
 
     def run(self, batch: npt.NDArray[np.float32]) -> EngineOutputs:
         half = batch.shape[2] // 2

@@ -21,6 +21,7 @@ from cassava_leaf_disease.imaging.quality import PhotoQuality, measure_quality
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.engines.base import Device, Engine, EngineOutputs
 from cassava_leaf_disease.inference.gate import judge, open_gate
+from cassava_leaf_disease.inference.stages import Watch, unwatched
 from cassava_leaf_disease.inference.views import VIEWS, UInt8Image, views_of
 from cassava_leaf_disease.inference.vote import combine_foreign, softmax
 from cassava_leaf_disease.modeling.metadata import ModelMetadata, QualityLimits, Thresholds
@@ -53,7 +54,7 @@ class AnyPredictor(ABC):
     """What answers about photos, be it one model or several as one: decodes, prepares, runs, ranks.
 
     All it needs to know comes from the model files. `views` names what is looked at of each photo, `looks`
-    says how to cut it out.
+    says how to cut it out. `watch` may be set by who wants to know how long each stage takes.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class AnyPredictor(ABC):
         self.thresholds = thresholds
         self._limits = limits or DecodeLimits()
         self.quality_limits = quality_limits
+        self.watch: Watch = unwatched
 
     @property
     @abstractmethod
@@ -109,8 +111,12 @@ class AnyPredictor(ABC):
         Raises:
             ImageError: The photo is a strip that cannot be resized.
         """
-        quality = None if self.quality_limits is None else measure_quality(image)
-        return Prepared(self.views_by_network(image), quality)
+        quality = None
+        if self.quality_limits is not None:
+            with self.watch("gate"):
+                quality = measure_quality(image)
+        with self.watch("preprocess"):
+            return Prepared(self.views_by_network(image), quality)
 
     @abstractmethod
     def views_by_network(self, image: UInt8Image) -> Mapping[Preprocessing, UInt8Image]:
@@ -169,7 +175,16 @@ class AnyPredictor(ABC):
             ImageError: The bytes cannot be used as a photo.
             CheckpointError: As `predict`.
         """
-        return self.predict_image(decode_image(data, self._limits, name=name), name=name, top_k=top_k)
+        return self.predict_image(self.decode(data, name=name), name=name, top_k=top_k)
+
+    def decode(self, data: bytes, *, name: str) -> UInt8Image:
+        """The pixels of one JPEG or PNG file, `(H, W, 3)` uint8 RGB.
+
+        Raises:
+            ImageError: The bytes cannot be used as a photo.
+        """
+        with self.watch("decode"):
+            return decode_image(data, self._limits, name=name)
 
     def predict_image(self, image: UInt8Image, *, name: str | None = None, top_k: int = 5) -> Prediction:
         """The answer about one decoded photo, `(H, W, 3)` uint8 RGB of any size."""
@@ -212,7 +227,7 @@ class Predictor(AnyPredictor):
         quality_limits = None if self.gate is None else self.gate.quality
         super().__init__(identity, described.thresholds, tta, limits, quality_limits)
         self.metadata = described
-        self._engine = engine
+        self.engine = engine
         self._tta: Tta = tta
 
     @property
@@ -241,7 +256,8 @@ class Predictor(AnyPredictor):
         for view in range(len(self.views)):  # one after another: a batch stays as large as the caller made it
             outputs = self.outputs(np.stack([photo[spec][view] for photo in photos]))
             probabilities += self._soften(outputs) / len(self.views)
-            foreign += (np.nan if self.gate is None else self.gate.foreign(outputs)) / len(self.views)
+            with self.watch("gate"):
+                foreign += (np.nan if self.gate is None else self.gate.foreign(outputs)) / len(self.views)
         return probabilities, foreign
 
     def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
@@ -261,7 +277,10 @@ class Predictor(AnyPredictor):
         Raises:
             CheckpointError: As `probabilities`.
         """
-        outputs = self._engine.run(normalize(images, self.metadata.preprocessing))
+        with self.watch("preprocess"):
+            batch = normalize(images, self.metadata.preprocessing)
+        with self.watch("network"):
+            outputs = self.engine.run(batch)
         if not np.isfinite(outputs.logits).all():
             raise CheckpointError(
                 f"{self.identity.path}: its network gives no finite answer, so its training has diverged; "

@@ -39,6 +39,11 @@ class Engine(Protocol):
         """What the file's gate is made of (see `modeling/gate_arrays.py`); None where it has none."""
         ...
 
+    @property
+    def runtime(self) -> str:
+        """What runs it, and where: `onnxruntime/cpu`, `torch/cuda`."""
+        ...
+
     def run(self, batch: Float32Array) -> EngineOutputs:
         """The outputs for photos `(N, 3, S, S)` float32, normalised."""
         ...

@@ -78,6 +78,11 @@ class OnnxEngine:
         """What the file's graph gives, in its order."""
         return tuple(self._outputs)
 
+    @property
+    def runtime(self) -> str:
+        """ONNX Runtime, on the CPU or a GPU."""
+        return f"onnxruntime/{'cuda' if _CUDA in self._session.get_providers() else 'cpu'}"
+
     def run(self, batch: Float32Array) -> EngineOutputs:
         """The outputs for photos `(N, 3, S, S)` float32, normalised."""
         try:

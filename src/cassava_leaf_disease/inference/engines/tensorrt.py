@@ -172,6 +172,11 @@ class TensorRtEngine:
         """What that file's gate is made of; None where it has none."""
         return self._gate_arrays
 
+    @property
+    def runtime(self) -> str:
+        """TensorRT, on a GPU always."""
+        return "tensorrt/cuda"
+
     def run(self, batch: Float32Array) -> EngineOutputs:
         """The outputs for photos `(N, 3, S, S)` float32, normalised."""
         parts = [batch[start : start + self._key.max_batch] for start in range(0, len(batch), self._key.max_batch)]

@@ -38,6 +38,11 @@ class TorchEngine:
         """What the file's gate is made of."""
         return self._gate_arrays
 
+    @property
+    def runtime(self) -> str:
+        """PyTorch, on the CPU or a GPU."""
+        return f"torch/{self._device.type}"
+
     @torch.inference_mode()
     def run(self, batch: Float32Array) -> EngineOutputs:
         """The outputs for photos `(N, 3, S, S)` float32, normalised."""
