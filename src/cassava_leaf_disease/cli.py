@@ -17,7 +17,6 @@ from cassava_leaf_disease import __version__
 from cassava_leaf_disease.commands import (
     COMMANDS,
     EXIT_INTERRUPTED,
-    PLANNED,
     Command,
     find_command,
     guarded,
@@ -230,8 +229,6 @@ usage: cassava COMMAND [key=value ...]
 
 commands:
 {commands}
-
-not in this version yet: {", ".join(PLANNED)}
 
   cassava COMMAND --help          the keys of a command, with examples
   cassava COMMAND --cfg job       every key, as the command would see it

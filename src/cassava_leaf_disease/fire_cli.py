@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cassava_leaf_disease import __version__, cli
-from cassava_leaf_disease.commands import COMMANDS, find_command, guarded, joined, write_stdout
+from cassava_leaf_disease.commands import find_command, guarded, joined, write_stdout
 from cassava_leaf_disease.errors import ConfigError
 
 # Fire keeps `-`, `--` and `--word` for itself; marked so, a word is plain. No process argument holds NUL.
@@ -179,6 +179,17 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
         Flag("batch_size", "score.batch_size", "photos that the network sees at once"),
         Flag("resume", "score.resume", "go on with what was killed", switch=True),
     ),
+    "benchmark": (
+        *_CHECKPOINT,
+        _TTA,
+        Flag("device", "infer.device", "auto, cpu or cuda"),
+        Flag("images", "benchmark.images_dir", "a folder of photos to measure on"),
+        Flag("batch_sizes", "benchmark.batch_sizes", "photos at once: '[1,8]'"),
+        Flag("threads", "benchmark.threads", "of a network: auto, or a number"),
+        Flag("compare", "benchmark.compare", "models to measure too: '[b.onnx]'"),
+        Flag("clock", "benchmark.clock", "wall, or cpu on a busy machine"),
+        Flag("seconds", "benchmark.seconds", "of measuring at most"),
+    ),
     "serve": (
         *_CHECKPOINT,
         Flag("device", "infer.device", "auto, cpu or cuda"),
@@ -309,6 +320,10 @@ class Door:
     def score(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava score`."""
         return _words("score", overrides, flags)
+
+    def benchmark(self, *overrides: str, **flags: str) -> list[str]:
+        """Words of `cassava benchmark`."""
+        return _words("benchmark", overrides, flags)
 
     def serve(self, *overrides: str, **flags: str) -> list[str]:
         """Words of `cassava serve`."""
@@ -462,7 +477,7 @@ The result is one JSON document on stdout; logs and progress go to stderr.
 def _summary(method: str) -> str:
     if method == "raw":
         return "pass words to `cassava` as they are: raw COMMAND key=value -m"
-    return COMMANDS[method].summary if method in COMMANDS else "(not in this version yet)"
+    return find_command(method)[1].summary
 
 
 def _command_help(method: str) -> str:

@@ -886,6 +886,29 @@ class ScoreConfig(Section):
     ray: ScoreRayConfig
 
 
+class BenchmarkConfig(Section):
+    """How fast the model that `infer` names answers on this machine.
+
+    At most `photos` of `images_dir` are measured (null: those of `paths.data_dir`, and where it has none drawn leaves
+    whose shorter side is `drawn_side_px`), `rounds` times each; no call begins after `seconds` of measuring.
+    `warmup` calls of each kind do not count. The models in `compare` are measured in turn with the first one. With
+    `clock=cpu` the processor time of this process counts, of all its threads together, which repeats on a busy machine.
+    """
+
+    images_dir: AbsolutePath | None
+    photos: int = Field(ge=1, le=1000)
+    drawn_side_px: int = Field(ge=32, le=4096)
+    batch_sizes: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(
+        description="a list of whole numbers from 1 to 1024 such as [1,8]"
+    )
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=256)]
+    compare: tuple[AbsolutePath, ...] = Field(description="a list of paths such as [b.ckpt,c.onnx]")
+    clock: Literal["wall", "cpu"]
+    warmup: int = Field(ge=0, le=100)
+    rounds: int = Field(ge=1, le=10_000)
+    seconds: float = Field(gt=0, le=3600)
+
+
 class ServeConfig(Section):
     """What `cassava serve` sets beside the environment variables `CASSAVA_*`; null: as they say.
 
@@ -955,6 +978,7 @@ class AppConfig(Section):
     publish: PublishConfig
     export: ExportConfig
     score: ScoreConfig
+    benchmark: BenchmarkConfig
     serve: ServeConfig
     bot: BotConfig
 

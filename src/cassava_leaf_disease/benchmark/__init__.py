@@ -1,0 +1,1 @@
+"""How fast a model answers on this machine, and where the time goes: one file a thought, `run` is the verb."""
