@@ -21,7 +21,6 @@ import gc
 import importlib.util
 import io
 import os
-import platform
 import shlex
 import statistics
 import sys
@@ -41,8 +40,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from cassava_leaf_disease.benchmark.machine import describe_machine
+from cassava_leaf_disease.benchmark.photos import draw_photos
+from cassava_leaf_disease.benchmark.timing import CLOCKS
 from cassava_leaf_disease.data.cpus import available_cpus
-from cassava_leaf_disease.data.synthetic import draw_leaf
 from cassava_leaf_disease.errors import first_line
 from cassava_leaf_disease.export.half import to_half, to_half_weights
 from cassava_leaf_disease.export.integer.graph import Statistics, convolutions, quantize, tensors_to_observe
@@ -121,20 +122,19 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=8, help="for each photo of the second table")
     parser.add_argument("--deadline", type=float, default=170.0, help="seconds after which no engine is started")
     parser.add_argument("--threads", type=int, default=available_cpus())
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall")
     parser.add_argument("--photos", type=int, default=12)
     parser.add_argument("--data", type=Path)
     options = parser.parse_args()
     options.started = time.perf_counter()
-    options.now = time.process_time if options.clock == "cpu" else time.perf_counter
+    options.now = CLOCKS[options.clock]
     return options
 
 
 def hardware(options: argparse.Namespace) -> str:
     """The machine and the versions, in words."""
-    processor = platform.processor() or platform.machine()
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").is_file() else ""
-    words = [f"{options.threads} threads of {processor}", "VNNI" if "vnni" in flags else "no VNNI"]
+    machine = describe_machine([], None)
+    words = [f"{options.threads} threads of {machine.processor}", "VNNI" if machine.vnni else "no VNNI"]
     if torch.cuda.is_available():
         words.append(torch.cuda.get_device_name())
     words += [f"torch {torch.__version__}", f"ONNX Runtime {onnxruntime.__version__}", f"{options.clock} time"]
@@ -147,12 +147,7 @@ def some_photos(named: Path | None, count: int) -> tuple[list[bytes], str]:
     paths = sorted((shared / "train_images").glob("*.jpg"))[:count]
     if paths:
         return [path.read_bytes() for path in paths], f"{len(paths)} photos"
-    drawn = []
-    for seed in range(count):
-        buffer = io.BytesIO()
-        Image.fromarray(draw_leaf(seed, seed % 5, 512)[64:448]).save(buffer, "JPEG", quality=90)
-        drawn.append(buffer.getvalue())
-    return drawn, f"{count} drawn leaves of 512x384"
+    return [leaf.data for leaf in draw_photos(count, 384)], f"{count} drawn leaves of 512x384"
 
 
 def make_subject(model: str) -> Subject:

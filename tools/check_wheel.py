@@ -37,6 +37,7 @@ EXPECTATIONS = (
     Expectation(("cassava", "train", "--cfg", "job"), 0, "backbone: mobilenetv2_100"),
     Expectation(("cassava", "infer", "infer.image_path=x.jpg"), 2, "x.jpg: no such file"),
     Expectation(("cassava", "score", "score.input=nowhere"), 2, "no such folder or table"),
+    Expectation(("cassava", "benchmark", "benchmark.photos=1", "benchmark.rounds=1"), 0, '"onnxruntime/cpu"'),
     Expectation(("cassava", "train", "train.epochs=abc"), 2, "train.epochs=abc"),
     Expectation(("cassava", "train", "data.synthetic.enabled=true"), 2, "cassava-leaf-disease[train]"),
 )

@@ -54,6 +54,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "fit-gate": ("gate.score=energy",),
     "export": ("export.int8.calibration_photos=12",),
     "audit": ("audit.near_duplicates=false",),
+    "benchmark": ("benchmark.photos=2", "benchmark.rounds=1"),
 }
 CHANGES_NOTHING = {"--help", "--cfg"}
 
