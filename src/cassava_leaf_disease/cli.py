@@ -14,17 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cassava_leaf_disease import __version__
-from cassava_leaf_disease.commands import (
-    COMMANDS,
-    EXIT_INTERRUPTED,
-    Command,
-    find_command,
-    guarded,
-    joined,
-    run_workflow,
-    write_result,
-    write_stdout,
-)
+from cassava_leaf_disease.commands import COMMANDS, Command, find_command, joined
+from cassava_leaf_disease.door import EXIT_INTERRUPTED, guarded, run_workflow, write_result, write_stdout
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.ranks import launched_rank, launcher
 

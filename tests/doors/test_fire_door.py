@@ -12,6 +12,7 @@ from cassava_leaf_disease import __version__, commands, fire_cli
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.fire_cli import to_hydra_words
+from cassava_leaf_disease.fire_flags import FLAGS
 
 Door = Callable[..., tuple[int, str, str]]
 
@@ -96,6 +97,10 @@ def test_every_flag_of_the_other_commands_becomes_its_override() -> None:
         "download_model.overwrite=true",
         "download_model.push=true",
     ]
+
+
+def test_every_command_has_its_place_at_this_door() -> None:
+    assert {method.replace("_", "-") for method in FLAGS} == {*commands.COMMANDS}
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(["--synthetic", "--no-mlflow", "a.b=1", "--epochs=2"])))

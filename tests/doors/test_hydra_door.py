@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from cassava_leaf_disease import __version__, cli, commands
 from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.door import PACKAGE
 from cassava_leaf_disease.errors import DataError
 
 HEAVY = (
@@ -47,14 +48,14 @@ def _tiny_train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
     """The `train` of the table leads to the tiny workflow; the current directory is empty."""
     module = ModuleType("tiny")
     module.__dict__["tiny"] = tiny
-    monkeypatch.setitem(sys.modules, f"{commands.PACKAGE}.tiny", module)
+    monkeypatch.setitem(sys.modules, f"{PACKAGE}.tiny", module)
     command = commands.Command("tiny", "tiny:tiny", ("train",), ("cassava train",))
     monkeypatch.setitem(commands.COMMANDS, "train", command)
     monkeypatch.chdir(tmp_path)
-    level = logging.getLogger(commands.PACKAGE).level
+    level = logging.getLogger(PACKAGE).level
     yield
-    logging.getLogger(commands.PACKAGE).setLevel(level)
-    logging.getLogger(commands.PACKAGE).handlers.clear()
+    logging.getLogger(PACKAGE).setLevel(level)
+    logging.getLogger(PACKAGE).handlers.clear()
 
 
 @pytest.fixture
