@@ -20,6 +20,7 @@ from cassava_leaf_disease.fire_flags import FLAGS, Flag
 # Fire keeps `-`, `--` and `--word` for itself; marked so, a word is plain. No process argument holds NUL.
 _PLAIN: Final = "\0"
 _TRUTH: Final = {"true": "true", "false": "false"}
+_WIDTH: Final = 2 + max(len(flag.summary) for flags in FLAGS.values() for flag in flags)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -164,7 +165,7 @@ def _command_help(method: str) -> str:
     if method == "raw":
         usage = "usage: cassava-fire raw COMMAND [key=value ...] [-m] [--cfg job]"
         return f"cassava-fire raw: {_summary(method)}\n\n{usage}\n"
-    flags = "\n".join(f"  {flag.spelled:<27}{flag.summary:<40}{flag.key}" for flag in FLAGS[method])
+    flags = "\n".join(f"  {flag.spelled:<27}{flag.summary:<{_WIDTH}}{flag.key}" for flag in FLAGS[method])
     return f"""cassava-fire {method}: {_summary(method)}
 
 usage: cassava-fire {method} [--flag value ...] [key=value ...]

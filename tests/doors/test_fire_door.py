@@ -266,6 +266,13 @@ def test_help_of_a_command_lists_its_flags(door: Door, line: str) -> None:
         assert flag in out
 
 
+@pytest.mark.parametrize("method", list(FLAGS))
+def test_help_keeps_a_gap_between_what_a_flag_does_and_its_key(method: str, door: Door) -> None:
+    out = door(method, "--help")[1]
+
+    assert all(f"  {flag.key}\n" in out for flag in FLAGS[method])
+
+
 def test_help_of_a_command_without_flags_says_so(door: Door) -> None:
     assert "they stand for:\n  none\n" in door("demo", "--help")[1]
 
