@@ -60,9 +60,9 @@ def benchmark(config: AppConfig) -> BenchmarkResult:
     settings = config.benchmark
     _check(config)
     load = load_average()
-    photos = choose_photos(config)  # drawing needs memory of its own: before the peak begins to count
+    photos, found = choose_photos(config), list(_models(config))  # drawing and fetching need memory of their own
     since_loading = forget_peak()
-    models = [_load(found, config) for found in _models(config)]
+    models = [_load(each, config) for each in found]
     runtimes = [member.engine.runtime for model in models for member in model.predictor.members]
     if load is not None and load > available_cpus() / 2 and settings.clock == "wall":
         busy = "%.1f processes ran here in the last minute: times will be longer than on an idle machine; %s"
