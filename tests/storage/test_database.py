@@ -100,6 +100,15 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
         open_database("sqlite:///rows.db")
 
 
+@pytest.mark.parametrize("file", ["folder", "text.txt/rows.db"])
+def test_a_place_where_no_file_can_be_is_told(file: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text.txt").write_text("no folder", encoding="utf-8")
+    with pytest.raises(DatabaseError, match="; expected a file that can be made or written") as told:
+        open_database(f"sqlite:///{file}")
+    assert str(told.value).startswith(str(tmp_path / file))
+
+
 def test_a_locked_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cassava_leaf_disease.storage.database._WAIT_S", 0.1)
     database = open_database("sqlite:///rows.db")

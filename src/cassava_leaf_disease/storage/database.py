@@ -99,8 +99,7 @@ class SqliteDatabase:
         self._path = path
         self._lock = threading.Lock()
         with self._told():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            _make_file(path)
             self._connection = sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA synchronous=EXTRA")  # a commit is on the disk, its folder entry too
             self._connection.execute("PRAGMA secure_delete=ON")
@@ -184,6 +183,14 @@ class PostgresDatabase:
         except self._driver.Error as error:
             where = without_password(self._url)
             raise DatabaseError(f"{where}: {first_line(error)}; expected a PostgreSQL that answers") from error
+
+
+def _make_file(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise DatabaseError(f"{path}: {error.strerror}; expected a file that can be made or written") from None
 
 
 def _driver() -> Any:  # noqa: ANN401
