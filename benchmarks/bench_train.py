@@ -40,6 +40,7 @@ from typing_extensions import override
 
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.data.accelerator import resolve_accelerator
 from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.data.datamodule import LeafDataModule
 from cassava_leaf_disease.data.synthetic import balanced_labels, draw_leaf
@@ -47,7 +48,7 @@ from cassava_leaf_disease.data.table import LabeledPhoto, read_kaggle
 from cassava_leaf_disease.imaging.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from cassava_leaf_disease.modeling.backbone import build_network
 from cassava_leaf_disease.modeling.optim import build_optimizer
-from cassava_leaf_disease.training.devices import resolve_accelerator, resolve_precision
+from cassava_leaf_disease.training.devices import resolve_precision
 from cassava_leaf_disease.training.fit import build_module, build_trainer, calm_lightning
 from cassava_leaf_disease.training.recorder import RunRecorder
 

@@ -15,16 +15,12 @@ from torch.utils.data import DataLoader
 
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.config.schema import AppConfig
-from cassava_leaf_disease.data.datamodule import (
-    LeafDataModule,
-    drops_last,
-    keep_worker_on_one_core,
-    resolve_num_workers,
-)
-from cassava_leaf_disease.data.sampling import EpochSampler
+from cassava_leaf_disease.data.datamodule import LeafDataModule
+from cassava_leaf_disease.data.sampling import EpochSampler, drops_last
 from cassava_leaf_disease.data.splits import Part, read_manifest
 from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
-from cassava_leaf_disease.errors import DataError
+from cassava_leaf_disease.data.workers import keep_worker_on_one_core, resolve_num_workers
+from cassava_leaf_disease.errors import DataError, DeviceError
 from cassava_leaf_disease.imaging.decode import read_image
 from cassava_leaf_disease.imaging.preprocess import to_network_size
 
@@ -229,12 +225,12 @@ def test_more_processes_than_photos_of_a_part_are_refused(
     [
         (3, 2, "linux", "cpu", 3),
         (3, 2, "darwin", "mps", 3),
-        (0, 64, "linux", "gpu", 0),
+        (0, 64, "linux", "cuda", 0),
         ("auto", 8, "darwin", "mps", 0),
         ("auto", 8, "darwin", "cpu", 0),
-        ("auto", 8, "win32", "gpu", 0),
-        ("auto", 8, "linux", "gpu", 8),
-        ("auto", 64, "linux", "gpu", 16),
+        ("auto", 8, "win32", "cuda", 0),
+        ("auto", 8, "linux", "cuda", 8),
+        ("auto", 64, "linux", "cuda", 16),
         ("auto", 2, "linux", "cpu", 0),
         ("auto", 64, "linux", "cpu", 0),
     ],
@@ -252,6 +248,12 @@ def test_auto_follows_the_accelerator_that_is_there(photos_config: Config, monke
     assert isinstance(loader, DataLoader)
     assert loader.num_workers == 0
     assert loader.pin_memory is False
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_not_replaced_by_the_cpu(photos_config: Config) -> None:
+    with pytest.raises(DeviceError, match=r"train\.accelerator=gpu: no such device"):
+        ready(photos_config("train.accelerator=gpu"))
 
 
 @pytest.mark.parametrize(

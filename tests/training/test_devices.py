@@ -9,9 +9,10 @@ import torch
 
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.data.accelerator import resolve_accelerator
 from cassava_leaf_disease.errors import DeviceError
 from cassava_leaf_disease.training import provenance
-from cassava_leaf_disease.training.devices import memory_in_one_line, resolve_accelerator, resolve_precision
+from cassava_leaf_disease.training.devices import memory_in_one_line, resolve_precision
 
 
 @pytest.fixture

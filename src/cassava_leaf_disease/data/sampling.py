@@ -107,3 +107,13 @@ class EpochSampler(Sampler[SampleKey]):
         first = count - self._extra
         chosen = first + rng.permutation(self._extra)[:rest]
         return np.concatenate([np.arange(first), np.tile(np.arange(first, count), rounds), chosen])
+
+
+def drops_last(samples: int, batch_size: int, ranks: int = 1) -> bool:
+    """Whether the last, smaller batch of an epoch is left out.
+
+    It is where two full batches or more remain; with one full batch only a rest is that leaves one of the ranks
+    that share it a single sample, on which batch normalisation could not train.
+    """
+    full, rest = divmod(samples, batch_size)
+    return full > 1 or (full == 1 and 0 < rest < 2 * ranks)

@@ -1,4 +1,4 @@
-"""Which device and which precision a run gets."""
+"""How many devices and which precision a run gets."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,23 +7,6 @@ import torch
 
 from cassava_leaf_disease.config.schema import TrainConfig
 from cassava_leaf_disease.errors import DeviceError, DeviceMemoryError
-
-
-def resolve_accelerator(train: TrainConfig) -> str:
-    """`cuda`, `mps` or `cpu`.
-
-    Raises:
-        DeviceError: The device that was asked for is not there.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if train.accelerator == "auto":
-        return next(name for name, there in available.items() if there)
-    wanted = "cuda" if train.accelerator == "gpu" else train.accelerator
-    if not available[wanted]:
-        raise DeviceError(
-            f"train.accelerator={train.accelerator}: no such device on this machine; type train.accelerator=auto"
-        )
-    return wanted
 
 
 def local_devices(train: TrainConfig, accelerator: str) -> int:

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cassava_leaf_disease.config.schema import AppConfig
-from cassava_leaf_disease.data.datamodule import LeafDataModule, training_device
+from cassava_leaf_disease.data.accelerator import training_device
+from cassava_leaf_disease.data.datamodule import LeafDataModule
 from cassava_leaf_disease.data.datasets import DecodedPhotos, PhotoSource
 from cassava_leaf_disease.data.digests import photo_digests
 from cassava_leaf_disease.data.extra import parse_probabilities, probability_table, read_probabilities

@@ -14,6 +14,7 @@ from timm.layers.norm_act import convert_sync_batchnorm
 
 from cassava_leaf_disease import __version__
 from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.data.accelerator import resolve_accelerator
 from cassava_leaf_disease.data.datamodule import LeafDataModule
 from cassava_leaf_disease.domain import NUM_CLASSES
 from cassava_leaf_disease.errors import CheckpointError
@@ -28,7 +29,7 @@ from cassava_leaf_disease.modeling.metrics import bootstrap_intervals
 from cassava_leaf_disease.modeling.module import MONITOR, LeafClassifier
 from cassava_leaf_disease.paths import checkpoints_dir, create_version_dir, runs_dir
 from cassava_leaf_disease.storage.files import remove_leftovers, write_json, write_text
-from cassava_leaf_disease.training.devices import memory_in_one_line, resolve_accelerator, resolve_precision
+from cassava_leaf_disease.training.devices import memory_in_one_line, resolve_precision
 from cassava_leaf_disease.training.distill import SOFT_TARGETS_FILE, soften_targets
 from cassava_leaf_disease.training.launch import processes_to_start, train_together
 from cassava_leaf_disease.training.provenance import git_commit, hardware, utc_now

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.data.accelerator import resolve_accelerator
 from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.training.children import Child, Nursery, nursery, wait_for_one
-from cassava_leaf_disease.training.devices import resolve_accelerator
 from cassava_leaf_disease.training.fit import train
 from cassava_leaf_disease.training.result import TrainResult
 from cassava_leaf_disease.training.run_folder import METRICS_FILE

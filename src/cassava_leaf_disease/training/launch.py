@@ -9,11 +9,12 @@ from pathlib import Path
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented, not marked as exported
 
 from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.data.accelerator import resolve_accelerator
 from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.ranks import launcher
 from cassava_leaf_disease.training.children import nursery, wait_for_all
-from cassava_leaf_disease.training.devices import local_devices, resolve_accelerator
+from cassava_leaf_disease.training.devices import local_devices
 from cassava_leaf_disease.training.result import TrainResult
 from cassava_leaf_disease.training.team import check_batch
 
