@@ -19,7 +19,7 @@ from PIL import Image
 
 from cassava_leaf_disease.bot.giving import Gift
 from cassava_leaf_disease.bot.run import BotResult, run_until
-from cassava_leaf_disease.bot.settings import BotSettings, settings_for, variable_of
+from cassava_leaf_disease.bot.settings import BotSettings, settings_for
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.data.synthetic import draw_leaf
 from cassava_leaf_disease.domain import Prediction
@@ -32,10 +32,8 @@ QUIET_S = "0.3"
 
 @pytest.fixture(autouse=True)
 def no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ServingSettings.model_fields:
-        monkeypatch.delenv(f"CASSAVA_{name.upper()}", raising=False)
-    for name in BotSettings.model_fields:
-        monkeypatch.delenv(variable_of(name), raising=False)
+    for variable in (*ServingSettings.variables(), *BotSettings.variables()):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PTB_TIMEDELTA", "true")
 
 

@@ -25,7 +25,7 @@ from cassava_leaf_disease.errors import (
 from cassava_leaf_disease.serving.app import build_answerer, build_app
 from cassava_leaf_disease.serving.metrics import Metrics
 from cassava_leaf_disease.serving.serve import address_of, bound_socket
-from cassava_leaf_disease.serving.settings import load_settings, with_settings
+from cassava_leaf_disease.serving.settings import ServingSettings, with_settings
 from cassava_leaf_disease.texts.bot import bot_words
 from fake_telegram import FakeTelegram, answered
 
@@ -37,7 +37,7 @@ ANN, BEN, CLEO = 1001, 1002, 1003
 @pytest.fixture
 def service(exported_model: Path) -> Iterator[str]:
     """Our service on a real socket; its address."""
-    settings = load_settings({"checkpoint_path": exported_model, "reload_s": 0, "api_key": KEY})
+    settings = ServingSettings.load({"checkpoint_path": exported_model, "reload_s": 0, "api_key": KEY})
     metrics = Metrics()
     app = build_app(settings, build_answerer(settings, with_settings(load_config(), settings), metrics), metrics)
     with bound_socket("127.0.0.1", 0) as listener:

@@ -3,7 +3,7 @@
 import pytest
 
 from cassava_leaf_disease import cli
-from cassava_leaf_disease.bot.settings import load_settings, settings_for
+from cassava_leaf_disease.bot.settings import BotSettings, settings_for
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.fire_cli import to_hydra_words
@@ -38,12 +38,12 @@ def test_what_is_typed_comes_before_the_environment(monkeypatch: pytest.MonkeyPa
 
 def test_the_webhook_has_a_secret_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CASSAVA_BOT_WEBHOOK_URL", "https://bot.example.org/a/path")
-    settings = load_settings()
+    settings = BotSettings.load()
     assert settings.webhook_path == "/a/path"
     assert len(settings.secret_of_webhook) == 64
     assert TOKEN not in settings.secret_of_webhook
     monkeypatch.setenv("CASSAVA_BOT_WEBHOOK_SECRET", "0123456789abcdef_-")
-    assert load_settings().secret_of_webhook == "0123456789abcdef_-"  # noqa: S105  of nobody
+    assert BotSettings.load().secret_of_webhook == "0123456789abcdef_-"  # noqa: S105  of nobody
 
 
 @pytest.mark.parametrize(
@@ -64,15 +64,15 @@ def test_a_wrong_value_is_one_clear_line(name: str, value: str, said: str, monke
     monkeypatch.setenv(name, value)
 
     with pytest.raises(ConfigError, match=said) as told:
-        load_settings()
+        BotSettings.load()
 
     assert len(str(told.value).splitlines()) == 1
     assert value not in str(told.value) or not name.endswith(("TOKEN", "SECRET"))
 
 
 def test_an_unknown_name_is_refused_in_code() -> None:
-    with pytest.raises(ConfigError, match="tokn: no such setting"):
-        load_settings({"tokn": 1})
+    with pytest.raises(ConfigError, match="CASSAVA_BOT_TOKN: no such setting"):
+        BotSettings.load({"tokn": 1})
 
 
 def test_without_a_token_the_way_to_one_is_told(

@@ -282,6 +282,18 @@ def test_a_token_that_telegram_does_not_know_is_one_line(
     assert "of-nobody" not in said
 
 
+def test_a_misspelled_variable_is_told_when_the_bot_starts(
+    of_the_bot: None, telegram: FakeTelegram, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from cassava_leaf_disease import cli
+
+    monkeypatch.setenv("CASSAVA_BOT_TOKEN", "999:of-nobody")
+    monkeypatch.setenv("CASSAVA_BOT_MAX_WAITNG", "2")
+
+    assert cli.main(["bot"]) == ConfigError.exit_code
+    assert "CASSAVA_BOT_MAX_WAITNG: no such setting, it is passed over; did you mean" in capfd.readouterr().err
+
+
 def test_two_bots_do_not_share_a_state(
     running_bot: StartBot, telegram: FakeTelegram, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cassava_leaf_disease.bot.settings import BotSettings, variable_of
+from cassava_leaf_disease.bot.settings import BotSettings
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "bot.md").read_text(encoding="utf-8")
 
@@ -10,7 +10,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "bot.md").read_text(encod
 def row_of(name: str) -> str:
     field = BotSettings.model_fields[name]
     default = "" if field.default is None or field.is_required() else f"`{field.default}`"
-    return f"| `{variable_of(name)}` | {default} | {field.description} |"
+    return f"| `{BotSettings.variable_of(name)}` | {default} | {field.description} |"
 
 
 def test_the_table_of_settings_is_the_settings() -> None:

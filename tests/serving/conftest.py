@@ -31,7 +31,7 @@ from cassava_leaf_disease.serving.app import build_answerer, build_app
 from cassava_leaf_disease.serving.http import BoundedHttpProtocol
 from cassava_leaf_disease.serving.metrics import Metrics
 from cassava_leaf_disease.serving.serve import address_of, bound_socket
-from cassava_leaf_disease.serving.settings import ServingSettings, load_settings, with_settings
+from cassava_leaf_disease.serving.settings import ServingSettings, with_settings
 
 BuildService = Callable[..., FastAPI]
 Running = Callable[[FastAPI], AbstractContextManager[httpx2.Client]]
@@ -62,7 +62,7 @@ def build_service(exported_model: Path) -> BuildService:
     """A service of the small model with other settings, or of another answerer."""
 
     def build(answerer: Answerer | None = None, **changed: object) -> FastAPI:
-        settings = load_settings({"checkpoint_path": exported_model, "reload_s": 0, **changed})
+        settings = ServingSettings.load({"checkpoint_path": exported_model, "reload_s": 0, **changed})
         metrics = Metrics()
         answerer = answerer or build_answerer(settings, with_settings(load_config(), settings), metrics)
         return build_app(settings, answerer, metrics)

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from cassava_leaf_disease.errors import ConfigError, MissingDependencyError
 from cassava_leaf_disease.feedback.store import FeedbackStore, open_store
 from cassava_leaf_disease.imaging.decode import decode_image
-from cassava_leaf_disease.serving.settings import load_settings
+from cassava_leaf_disease.serving.settings import ServingSettings
 
 Asking = Callable[[FastAPI], AbstractContextManager[TestClient]]
 WORD = "a-random-word-of-the-sender"
@@ -256,12 +256,12 @@ def test_metrics_count_what_was_said_and_forgotten(
 def test_wrong_settings_are_one_line_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CASSAVA_FEEDBACK_URL", "mysql://me:hidden@host/name")
     with pytest.raises(ConfigError, match="expected sqlite:///") as refused:
-        load_settings()
+        ServingSettings.load()
     assert "hidden" not in str(refused.value)
 
     monkeypatch.setenv("CASSAVA_FEEDBACK_URL", "postgresql://me:hidden@host/name")
     with pytest.raises(ConfigError, match="needs CASSAVA_FEEDBACK_PHOTOS") as refused:
-        load_settings()
+        ServingSettings.load()
     assert "hidden" not in str(refused.value)
 
 

@@ -7,7 +7,7 @@ import pytest
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.serving.app import create_app
-from cassava_leaf_disease.serving.settings import load_settings, misspelled, settings_for, with_settings
+from cassava_leaf_disease.serving.settings import ServingSettings, settings_for, with_settings
 
 
 def test_the_variables_of_the_design_say_which_model_and_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -15,7 +15,7 @@ def test_the_variables_of_the_design_say_which_model_and_where(monkeypatch: pyte
     monkeypatch.setenv("CASSAVA_CHECKPOINT_S3_URI", "s3://bucket/best.ckpt")
     monkeypatch.setenv("CASSAVA_DEVICE", "cpu")
 
-    infer = with_settings(load_config(), load_settings()).infer
+    infer = with_settings(load_config(), ServingSettings.load()).infer
 
     assert infer.checkpoint_path == tmp_path / "best.onnx"
     assert (infer.checkpoint_s3_uri, infer.device) == ("s3://bucket/best.ckpt", "cpu")
@@ -26,7 +26,7 @@ def test_an_empty_variable_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("CASSAVA_API_KEY", "")
     monkeypatch.setenv("CASSAVA_PORT", "")
 
-    assert (load_settings().api_key, load_settings().port) == (None, 8000)
+    assert (ServingSettings.load().api_key, ServingSettings.load().port) == (None, 8000)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_wrong_value_is_one_clear_line(name: str, value: str, said: str, monke
     monkeypatch.setenv(f"CASSAVA_{name}", value)
 
     with pytest.raises(ConfigError, match=said) as told:
-        load_settings()
+        ServingSettings.load()
 
     assert len(str(told.value).splitlines()) == 1
     assert name != "API_KEY" or value not in str(told.value)
@@ -92,13 +92,7 @@ def test_several_files_are_refused_with_the_way_to_make_them_one() -> None:
 
 def test_an_unknown_name_is_refused_in_code() -> None:
     with pytest.raises(ConfigError, match="CASSAVA_PROT: no such setting"):
-        load_settings({"prot": 1})
-
-
-def test_a_misspelled_variable_is_told() -> None:
-    told = misspelled({"CASSAVA_QUEUESIZE": "1", "CASSAVA_ROOT": "/", "CASSAVA_WHATEVER_ELSE": "1", "HOME": "/"})
-
-    assert told == ["CASSAVA_QUEUESIZE: no such setting, it is passed over; did you mean CASSAVA_QUEUE_SIZE?"]
+        ServingSettings.load({"prot": 1})
 
 
 def test_triton_is_typed_as_for_infer_and_brings_its_own_model(monkeypatch: pytest.MonkeyPatch) -> None:

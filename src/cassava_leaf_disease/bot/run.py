@@ -20,9 +20,11 @@ from cassava_leaf_disease.bot.receive import poll, serve_webhook, webhook_app
 from cassava_leaf_disease.bot.settings import BotSettings, settings_for
 from cassava_leaf_disease.bot.telegram_api import LaterError, Telegram
 from cassava_leaf_disease.bot.work import Work
+from cassava_leaf_disease.config.environment import warn_of_misspelled
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.serving.logs import configure_service_logging
 from cassava_leaf_disease.serving.serve import address_of, bound_socket
+from cassava_leaf_disease.serving.settings import ServingSettings
 from cassava_leaf_disease.texts.advice import LANGUAGES
 from cassava_leaf_disease.texts.bot import bot_words
 
@@ -54,6 +56,7 @@ def bot(config: AppConfig) -> BotResult:
     """
     settings = settings_for(config)
     configure_service_logging(settings.log_level, settings.log_format)
+    warn_of_misspelled(BotSettings, ServingSettings)  # of the service's it takes the store's and the limits
 
     async def until_told() -> BotResult:
         ending = asyncio.Event()

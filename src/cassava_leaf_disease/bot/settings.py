@@ -2,55 +2,44 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Final
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import SettingsConfigDict
 
+from cassava_leaf_disease.config.environment import (
+    LOG_FORMAT_WORDS,
+    LOG_LEVEL_WORDS,
+    EnvironmentSettings,
+    LogFormat,
+    LogLevel,
+    typed_values,
+)
 from cassava_leaf_disease.config.schema import AbsolutePath, AppConfig
 from cassava_leaf_disease.errors import ConfigError
-from cassava_leaf_disease.log import LEVELS, known_level
 
-PREFIX: Final = "CASSAVA_BOT_"
 ALBUM_PHOTOS: Final = 10  # as many as Telegram puts into one album
-_SHARED: Final = {  # by the names that the service uses, too
-    "api_url": "CASSAVA_API_URL",
-    "api_key": "CASSAVA_API_KEY",
-    "log_level": "CASSAVA_LOG_LEVEL",
-    "log_format": "CASSAVA_LOG_FORMAT",
-    "telegram_url": "CASSAVA_BOT_API_URL",
-}
 
 
-class BotSettings(BaseSettings):
-    """Every setting, its bounds and its default; the variable is the name in capitals after `CASSAVA_BOT_`.
+class BotSettings(EnvironmentSettings):
+    """Every setting, its bounds and its default; those with an alias share the variable with other parts."""
 
-    Those in `_SHARED` have names of their own. An empty variable counts as one that is not set.
-    """
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_ignore_empty=True,
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-    )
+    model_config = SettingsConfigDict(env_prefix="CASSAVA_BOT_")
 
     token: SecretStr = Field(description="what BotFather gave you: `123456:ABC…`")
     telegram_url: str = Field(
         default="https://api.telegram.org",
-        validation_alias=_SHARED["telegram_url"],
+        validation_alias="CASSAVA_BOT_API_URL",
         description="the Bot API server; another one for a server of your own",
     )
     api_url: str | None = Field(
         default=None,
-        validation_alias=_SHARED["api_url"],
+        validation_alias="CASSAVA_API_URL",
         description="`http://host:port` of `cassava serve`, which then answers; empty: the model in this process",
     )
     api_key: SecretStr | None = Field(
-        default=None, validation_alias=_SHARED["api_key"], description="the key of that service, if it asks for one"
+        default=None, validation_alias="CASSAVA_API_KEY", description="the key of that service, if it asks for one"
     )
     state_path: AbsolutePath | None = Field(
         default=None,
@@ -85,12 +74,8 @@ class BotSettings(BaseSettings):
     shutdown_timeout_s: float = Field(
         default=20, ge=0, le=600, description="how long answers that have begun are finished after SIGTERM"
     )
-    log_level: Annotated[str, AfterValidator(known_level)] = Field(
-        default="INFO", validation_alias=_SHARED["log_level"], description=", ".join(f"`{level}`" for level in LEVELS)
-    )
-    log_format: Literal["json", "text"] = Field(
-        default="json", validation_alias=_SHARED["log_format"], description="`json` or `text`, a line a record"
-    )
+    log_level: LogLevel = Field(default="INFO", validation_alias="CASSAVA_LOG_LEVEL", description=LOG_LEVEL_WORDS)
+    log_format: LogFormat = Field(default="json", validation_alias="CASSAVA_LOG_FORMAT", description=LOG_FORMAT_WORDS)
 
     @field_validator("token")
     @classmethod
@@ -140,46 +125,15 @@ class BotSettings(BaseSettings):
         return urlsplit(self.webhook_url or "").path or "/"
 
 
-def variable_of(name: str) -> str:
-    """The environment variable of a setting."""
-    return _SHARED.get(name, f"{PREFIX}{name.upper()}")
-
-
 def settings_for(config: AppConfig) -> BotSettings:
     """The settings of `cassava bot`: what was typed, else the environment.
 
     Raises:
         ConfigError: One line for each variable or key that is wrong.
     """
-    typed = {name: value for name, value in config.bot.model_dump(exclude={"name"}).items() if value is not None}
-    if not os.environ.get(variable_of("token")):
+    if not os.environ.get(BotSettings.variable_of("token")):
         raise ConfigError(
             "CASSAVA_BOT_TOKEN is not set; expected the token that @BotFather gives for /newbot; type export "
             "CASSAVA_BOT_TOKEN=123456:ABC…"
         )
-    return load_settings(typed)
-
-
-def load_settings(overrides: Mapping[str, Any] | None = None) -> BotSettings:
-    """The settings of the environment; `overrides` come first.
-
-    Raises:
-        ConfigError: One line for each variable that is wrong.
-    """
-    try:
-        return BotSettings(**{_SHARED.get(name, name): value for name, value in (overrides or {}).items()})
-    except ValidationError as error:
-        raise ConfigError("\n".join(dict.fromkeys(map(_explain, error.errors())))) from None
-
-
-def _explain(detail: Any) -> str:  # noqa: ANN401  a TypedDict that pydantic keeps to itself
-    said = str(detail["loc"][0])
-    name = next((name for name, variable in _SHARED.items() if variable == said), said)
-    field = BotSettings.model_fields.get(name)
-    if field is None:
-        return f"{said}: no such setting"
-    variable = variable_of(name)
-    typed = os.environ.get(variable)
-    secret = name in ("token", "api_key", "webhook_secret")
-    seen = f"={typed}" if typed is not None and not secret and detail["type"] != "value_error" else ""
-    return f"{variable}{seen}: {detail['msg'].removeprefix('Value error, ')}; expected {field.description}"
+    return BotSettings.load(typed_values(config.bot))

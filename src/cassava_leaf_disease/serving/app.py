@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import sys
 from collections.abc import AsyncIterator, Callable
 
@@ -10,6 +9,7 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from cassava_leaf_disease import __version__
+from cassava_leaf_disease.config.environment import warn_of_misspelled
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.allocator import keep_freed_memory
@@ -30,10 +30,8 @@ from cassava_leaf_disease.serving.middleware import REQUEST_ID, Surroundings
 from cassava_leaf_disease.serving.offline import OfflineOffer
 from cassava_leaf_disease.serving.routes import KEY_HEADER, check_key, open_routes, routes, uploads
 from cassava_leaf_disease.serving.service import Service, number_of_workers
-from cassava_leaf_disease.serving.settings import ServingSettings, load_settings, misspelled, with_settings
+from cassava_leaf_disease.serving.settings import ServingSettings, with_settings
 from cassava_leaf_disease.serving.uploads import UploadMemory
-
-_log = logging.getLogger(__name__)
 
 DESCRIPTION = """Photos of cassava leaves in, a trustworthy diagnosis out.
 
@@ -45,7 +43,7 @@ give through `/feedback`."""
 def create_app() -> FastAPI:
     """The service that the environment describes; a wrong setting ends the process with a line on stderr."""
     try:
-        settings = load_settings()
+        settings = ServingSettings.load()
         configure_service_logging(settings.log_level, settings.log_format)
         metrics = Metrics()
         answerer = build_answerer(settings, with_settings(load_config(), settings), metrics)
@@ -78,8 +76,7 @@ def build_app(settings: ServingSettings, answerer: Answerer, metrics: Metrics) -
     Raises:
         ConfigError: There is no model file at the path that phones are to download from.
     """
-    for line in misspelled():
-        _log.warning("%s", line)
+    warn_of_misspelled(ServingSettings)
     service = Service(
         settings,
         metrics,

@@ -1,28 +1,23 @@
 """The service's settings: typed, from the environment variables `CASSAVA_*`."""
 
-import difflib
-import os
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
+from cassava_leaf_disease.config.environment import (
+    LOG_FORMAT_WORDS,
+    LOG_LEVEL_WORDS,
+    EnvironmentSettings,
+    LogFormat,
+    LogLevel,
+    typed_values,
+)
 from cassava_leaf_disease.config.schema import AbsolutePath, AppConfig, Tta
 from cassava_leaf_disease.errors import ConfigError
-from cassava_leaf_disease.log import LEVELS, known_level
 from cassava_leaf_disease.storage.database import sqlite_path
 
-PREFIX = "CASSAVA_"
 MIN_KEY_LENGTH = 16
 _GUESSED_FIRST = ("changeme", "change-me", "changethis", "secret", "password", "example", "test", "cassava", "api-key")
 
@@ -31,15 +26,10 @@ def _split(value: object) -> object:
     return tuple(filter(None, (part.strip() for part in value.split(",")))) if isinstance(value, str) else value
 
 
-class ServingSettings(BaseSettings):
-    """Every setting, its bounds and its default; the environment variable is the name in capitals after `CASSAVA_`.
+class ServingSettings(EnvironmentSettings):
+    """Every setting, its bounds and its default."""
 
-    An empty variable counts as one that is not set.
-    """
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_prefix="CASSAVA_")
 
     checkpoint_path: AbsolutePath | None = Field(
         default=None, description="the model file (`.onnx`, `.ckpt`, `ensemble.json`); empty: the newest run"
@@ -104,10 +94,8 @@ class ServingSettings(BaseSettings):
         default=None, description="what `cassava drift reference` wrote; empty: `NAME.drift.json` beside the model file"
     )
     drift_days: int = Field(default=7, ge=1, le=366, description="days that the gauges of drift look back")
-    log_level: Annotated[str, AfterValidator(known_level)] = Field(
-        default="INFO", description=", ".join(f"`{level}`" for level in LEVELS)
-    )
-    log_format: Literal["json", "text"] = Field(default="json", description="`json` or `text`, a line a record")
+    log_level: LogLevel = Field(default="INFO", description=LOG_LEVEL_WORDS)
+    log_format: LogFormat = Field(default="json", description=LOG_FORMAT_WORDS)
 
     @field_validator("api_key")
     @classmethod
@@ -172,29 +160,13 @@ class ServingSettings(BaseSettings):
         return self
 
 
-# Variables of other parts of the project.
-_OTHERS = ("CASSAVA_ROOT", "CASSAVA_TEST_DATA", "CASSAVA_API_URL", "CASSAVA_BOT_HOST", "CASSAVA_BOT_PORT")
-
-
-def load_settings(overrides: Mapping[str, Any] | None = None) -> ServingSettings:
-    """The settings of the environment; `overrides` come first.
-
-    Raises:
-        ConfigError: One line for each variable that is wrong.
-    """
-    try:
-        return ServingSettings(**(overrides or {}))
-    except ValidationError as error:
-        raise ConfigError("\n".join(map(_explain, _once_a_name(error)))) from None
-
-
 def settings_for(config: AppConfig) -> ServingSettings:
     """The settings of `cassava serve`: what was typed, else the environment.
 
     Raises:
-        ConfigError: As `load_settings`.
+        ConfigError: One line for each variable or key that is wrong.
     """
-    typed = {name: value for name, value in config.serve.model_dump(exclude={"name"}).items() if value is not None}
+    typed = typed_values(config.serve)
     infer = config.infer
     if isinstance(infer.checkpoint_path, tuple):
         raise ConfigError(
@@ -210,7 +182,7 @@ def settings_for(config: AppConfig) -> ServingSettings:
         typed["device"] = infer.device
     if infer.tta != "none":
         typed["tta"] = infer.tta
-    return load_settings(typed)
+    return ServingSettings.load(typed)
 
 
 def with_settings(config: AppConfig, settings: ServingSettings) -> AppConfig:
@@ -224,38 +196,3 @@ def with_settings(config: AppConfig, settings: ServingSettings) -> AppConfig:
         max_image_pixels=settings.max_image_pixels,
     )
     return config.changed(infer=infer)
-
-
-def misspelled(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """A line for each variable that is nearly one of ours, and would be passed over."""
-    known = [*(f"{PREFIX}{name.upper()}" for name in ServingSettings.model_fields), *_OTHERS]
-    lines = []
-    for name in sorted(environment):
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
-            close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)
-            lines += [f"{name}: no such setting, it is passed over; did you mean {close[0]}?"] if close else []
-    return lines
-
-
-def _once_a_name(error: ValidationError) -> Iterable[Any]:
-    """A union reports each of its members; the user wants the name once."""
-    details: dict[str, Any] = {}
-    for detail in error.errors():
-        details.setdefault(str(detail["loc"][:1]), detail)
-    return details.values()
-
-
-def _explain(detail: Any) -> str:  # noqa: ANN401  a TypedDict that pydantic keeps to itself
-    reason = detail["msg"].removeprefix("Value error, ")
-    if not detail["loc"]:
-        return str(reason)
-    name = str(detail["loc"][0])
-    field = ServingSettings.model_fields.get(name)
-    variable = f"{PREFIX}{name.upper()}"
-    if field is None:
-        return f"{variable}: no such setting"
-    if detail["type"] == "value_error":
-        return f"{variable}: {reason}"
-    typed = os.environ.get(variable)
-    seen = f"={typed}" if typed is not None and name not in ("api_key", "feedback_url", "statistics_url") else ""
-    return f"{variable}{seen}: {reason}; expected {field.description}"
