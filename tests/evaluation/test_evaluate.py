@@ -103,6 +103,20 @@ def test_a_part_of_the_model_s_own_split_is_measured(
         assert int(row["predicted"]) == answer.predicted_class_id
 
 
+def test_another_file_of_the_run_does_not_overwrite_the_answers_of_the_best(
+    trained: Callable[..., tuple[Path, LeafDataModule]], config_for: Config
+) -> None:
+    path, _ = trained()
+    last = path.with_name("last.ckpt")
+    shutil.copy(path, last)
+
+    best_result = evaluate(config_for())
+    last_result = evaluate(config_for(f"infer.checkpoint_path={last}", "infer.tta=flips"))
+
+    assert best_result.output_dir.name == "test"
+    assert last_result.output_dir == best_result.output_dir.with_name("last.ckpt-test-flips")
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_photos_smaller_than_the_network_s_input_are_enlarged_in_every_part(
     part: Part, trained: Callable[..., tuple[Path, LeafDataModule]], config_for: Config

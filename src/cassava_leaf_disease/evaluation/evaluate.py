@@ -18,7 +18,7 @@ from cassava_leaf_disease.evaluation.scores import Scores, score
 from cassava_leaf_disease.evaluation.selection import SelectedPhotos, select_photos
 from cassava_leaf_disease.inference.ensemble import load_model
 from cassava_leaf_disease.inference.predictor import check_device, is_ensemble
-from cassava_leaf_disease.paths import checkpoints_dir
+from cassava_leaf_disease.paths import BEST_CHECKPOINT, checkpoints_dir
 from cassava_leaf_disease.storage.files import write_json
 
 
@@ -104,14 +104,18 @@ def main_figures(scores: Scores) -> dict[str, float]:
 
 
 def default_output_dir(model: ModelIdentity, config: AppConfig) -> Path:
-    """`evaluation/PART`, or `evaluation/FOLDER-TABLE`, beside the ensemble or in the run folder, else in `outputs`."""
+    """`evaluation/PART`, or `evaluation/FOLDER-TABLE`, beside the ensemble or in the run folder, else in `outputs`.
+
+    Of a run's files `best.ckpt` has that name alone; the others' begin with their own, as `best.fp16.onnx-test`.
+    """
     path = Path(model.path)
     run_dir = path.parent.parent
-    parent = config.paths.outputs_dir
+    parent, model_file = config.paths.outputs_dir, []
     if is_ensemble(path):
         parent = path.parent
     elif not model.members and path.parent == checkpoints_dir(run_dir):
-        parent = run_dir
+        parent, model_file = run_dir, [path.name] if path.name != BEST_CHECKPOINT else []
     table = config.evaluate.csv_path
-    name = config.evaluate.part if table is None else f"{table.parent.name}-{table.stem}"
-    return parent / "evaluation" / (name if config.infer.tta == "none" else f"{name}-{config.infer.tta}")
+    photos = config.evaluate.part if table is None else f"{table.parent.name}-{table.stem}"
+    views = [config.infer.tta] if config.infer.tta != "none" else []
+    return parent / "evaluation" / "-".join([*model_file, photos, *views])
