@@ -10,6 +10,7 @@ from cassava_leaf_disease.config.explain import group_choices
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.modeling.losses import build_loss, loss_weights
+from cassava_leaf_disease.modeling.losses.bi_tempered import tempered_log_softmax
 
 CHOICES = group_choices()["loss"]
 LABELS = [0] * 3 + [1] * 9 + [2] * 20 + [3] * 50 + [4] * 18
@@ -95,6 +96,14 @@ def test_a_mixed_photo_pulls_as_the_mix_of_its_parts(choice: str) -> None:
     mixed = slope_of(loss, random_logits(), 0.3 * first + 0.7 * second)
     parts = 0.3 * slope_of(loss, random_logits(), first) + 0.7 * slope_of(loss, random_logits(), second)
     torch.testing.assert_close(mixed, parts, rtol=1e-4, atol=1e-6)
+
+
+def test_the_plain_softmax_of_an_answer_orders_classes_as_the_tempered_one_of_the_loss() -> None:
+    logits = random_logits(50)
+
+    tempered = tempered_log_softmax(logits, load_config(["loss=bi_tempered"]).loss.t2 or 1)
+    assert torch.equal(tempered.argsort(dim=1), logits.softmax(dim=1).argsort(dim=1))
+    assert (tempered.exp().amax(dim=1) < logits.softmax(dim=1).amax(dim=1)).all()  # heavier tails
 
 
 @pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice != "cross_entropy"])

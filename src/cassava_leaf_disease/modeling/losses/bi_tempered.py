@@ -4,6 +4,9 @@ Two temperatures replace the logarithm and the exponential of cross-entropy: `lo
 and its inverse `exp_t(x) = max(0, 1 + (1-t) x)**(1 / (1-t))`. With t1 below 1 the loss of any photo is bounded, so
 that a wrong label far from the border pulls no more than so much; with t2 above 1 probabilities have heavy tails,
 so that a wrong label near the border bends it less. t1 = t2 = 1 is cross-entropy, less the targets' own entropy.
+
+The tempered softmax is the loss's alone. Answers are the plain softmax of the same logits, as of every model: both
+rise with the logit, so that the classes come in the same order, and the confidence is what calibration makes of it.
 """
 
 import math
