@@ -48,8 +48,8 @@ from cassava_leaf_disease.data.table import LabeledPhoto, read_kaggle
 from cassava_leaf_disease.imaging.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from cassava_leaf_disease.modeling.backbone import build_network
 from cassava_leaf_disease.modeling.optim import build_optimizer
+from cassava_leaf_disease.training.build import build_module, build_trainer, build_training_network, calm_lightning
 from cassava_leaf_disease.training.devices import resolve_precision
-from cassava_leaf_disease.training.fit import build_module, build_trainer, calm_lightning
 from cassava_leaf_disease.training.recorder import RunRecorder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -241,7 +241,7 @@ def project_speed(job: Job) -> Speed:
     start = now(job.device)
     data = LeafDataModule(job.config)
     data.setup("fit")
-    module = build_module(job.config, data)
+    module = build_module(job.config, data, build_training_network(job.config))
     prepared = now(job.device) - start
     clock = EpochClock(job.device)
     folder = job.config.paths.outputs_dir / f"{job.backbone}-{time.time_ns()}"

@@ -25,7 +25,8 @@ from cassava_leaf_disease.evaluation.evaluate import EvaluationResult, evaluate
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.predictor import load_predictor
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
-from cassava_leaf_disease.training.fit import describe_model, train
+from cassava_leaf_disease.training.build import describe_model
+from cassava_leaf_disease.training.fit import train
 
 Config = Callable[..., AppConfig]
 WriteCheckpoint = Callable[[Path, ModelMetadata], Path]

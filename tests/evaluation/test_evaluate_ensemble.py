@@ -18,8 +18,8 @@ from cassava_leaf_disease.inference.ensemble import read_ensemble
 from cassava_leaf_disease.inference.make_ensemble import write_ensemble
 from cassava_leaf_disease.inference.predictor import load_predictor
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
+from cassava_leaf_disease.training.build import describe_model
 from cassava_leaf_disease.training.crossval import crossval
-from cassava_leaf_disease.training.fit import describe_model
 
 Config = Callable[..., AppConfig]
 Train = Callable[..., tuple[Path, LeafDataModule]]

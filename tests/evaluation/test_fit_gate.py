@@ -188,7 +188,7 @@ def test_few_photos_are_told(asked: SmallConfig, caplog: pytest.LogCaptureFixtur
 def test_training_fits_a_gate_where_photos_are_enough(
     small_config: SmallConfig, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cassava_leaf_disease.training.fit.ENOUGH_PHOTOS", 30)
+    monkeypatch.setattr("cassava_leaf_disease.training.finish.ENOUGH_PHOTOS", 30)
     trained = train(small_config(*words))
     assert trained.checkpoint is not None
     assert load_checkpoint(trained.checkpoint).metadata.gate is not None

@@ -26,7 +26,7 @@ from cassava_leaf_disease.inference.ood import fit_arrays, score_outputs
 from cassava_leaf_disease.inference.vote import Combination
 from cassava_leaf_disease.modeling.checkpoint import describe_anew, load_checkpoint
 from cassava_leaf_disease.modeling.metadata import GateRecord, ModelMetadata, QualityLimits, Thresholds
-from cassava_leaf_disease.training.fit import describe_model
+from cassava_leaf_disease.training.build import describe_model
 
 Config = Callable[..., AppConfig]
 WriteCheckpoint = Callable[[Path, ModelMetadata], Path]

@@ -32,7 +32,7 @@ from cassava_leaf_disease.export.pictures import Pictures
 from cassava_leaf_disease.imaging.preprocess import Preprocessing, normalize
 from cassava_leaf_disease.inference.engines.onnx_engine import OnnxEngine
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
-from cassava_leaf_disease.training.fit import describe_model
+from cassava_leaf_disease.training.build import describe_model
 
 Config = Callable[..., AppConfig]
 WriteCheckpoint = Callable[[Path, ModelMetadata], Path]

@@ -18,7 +18,7 @@ from cassava_leaf_disease.export.half import depthwise_convolutions, to_half, to
 from cassava_leaf_disease.export.onnx import export
 from cassava_leaf_disease.inference.engines.onnx_engine import FEATURES, LOGITS, MAPS, OnnxEngine
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
-from cassava_leaf_disease.training.fit import describe_model
+from cassava_leaf_disease.training.build import describe_model
 
 Config = Callable[..., AppConfig]
 WriteCheckpoint = Callable[[Path, ModelMetadata], Path]

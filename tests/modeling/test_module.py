@@ -10,7 +10,7 @@ from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.datamodule import LeafDataModule
 from cassava_leaf_disease.imaging.preprocess import normalize
 from cassava_leaf_disease.modeling.module import LeafClassifier, StageScores
-from cassava_leaf_disease.training.fit import build_module
+from cassava_leaf_disease.training.build import build_module, build_training_network
 
 SmallConfig = Callable[..., AppConfig]
 
@@ -18,7 +18,7 @@ SmallConfig = Callable[..., AppConfig]
 def module_of(config: AppConfig) -> LeafClassifier:
     data = LeafDataModule(config)
     data.setup("fit")
-    return build_module(config, data)
+    return build_module(config, data, build_training_network(config))
 
 
 def test_normalisation_on_the_device_is_the_one_definition(small_config: SmallConfig) -> None:
@@ -48,7 +48,7 @@ def test_metrics_are_of_the_whole_split_not_means_of_batches() -> None:
 def test_a_frozen_backbone_stands_still_until_its_epoch(small_config: SmallConfig) -> None:
     import lightning
 
-    from cassava_leaf_disease.training.fit import calm_lightning
+    from cassava_leaf_disease.training.build import calm_lightning
 
     class Watch(lightning.Callback):
         def __init__(self) -> None:
@@ -74,7 +74,7 @@ def test_a_frozen_backbone_stands_still_until_its_epoch(small_config: SmallConfi
             num_sanity_val_steps=0,
             log_every_n_steps=1,
         )
-        trainer.fit(build_module(config, data), datamodule=data)
+        trainer.fit(build_module(config, data, build_training_network(config)), datamodule=data)
 
     first, _, third, fourth = watch.states
     body = [name for name in first if not name.startswith("fc.")]

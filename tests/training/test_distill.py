@@ -21,9 +21,10 @@ from cassava_leaf_disease.inference.make_ensemble import write_ensemble
 from cassava_leaf_disease.inference.predictor import load_predictor
 from cassava_leaf_disease.modeling.calibration import soften
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
+from cassava_leaf_disease.training.build import describe_model
 from cassava_leaf_disease.training.crossval import crossval
 from cassava_leaf_disease.training.distill import mix_targets, soften_targets
-from cassava_leaf_disease.training.fit import describe_model, train
+from cassava_leaf_disease.training.fit import train
 
 Config = Callable[..., AppConfig]
 Teacher = Callable[..., Path]

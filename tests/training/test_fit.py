@@ -196,7 +196,7 @@ def test_without_a_test_part_only_validation_figures_are_given(small_config: Sma
 def test_on_a_terminal_a_progress_bar_goes_to_stderr(
     small_config: SmallConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("cassava_leaf_disease.training.fit.stderr_is_terminal", lambda: True)
+    monkeypatch.setattr("cassava_leaf_disease.training.build.stderr_is_terminal", lambda: True)
     train(small_config("train.epochs=1"))
 
     shown = capsys.readouterr()
@@ -218,11 +218,21 @@ def test_missing_photos_leave_no_run_folder(small_config: SmallConfig, tmp_path:
     assert not (tmp_path / "outputs" / "runs").exists()
 
 
+def test_a_wrong_backbone_is_told_before_a_photo_is_decoded(
+    small_config: SmallConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cassava_leaf_disease.data.datamodule import LeafDataModule
+
+    monkeypatch.setattr(LeafDataModule, "setup", lambda *_: pytest.fail("photos were decoded"))
+    with pytest.raises(ConfigError, match=r"model\.backbone=test_resnett: timm has no such network; did you mean"):
+        train(small_config("model.backbone=test_resnett"))
+
+
 def test_freezing_a_network_without_a_named_classifier_is_refused(small_config: SmallConfig) -> None:
     config = small_config("model.freeze_backbone=true")
     from cassava_leaf_disease.data.datamodule import LeafDataModule
     from cassava_leaf_disease.modeling.module import LeafClassifier
-    from cassava_leaf_disease.training.fit import describe_model
+    from cassava_leaf_disease.training.build import describe_model
 
     data = LeafDataModule(config)
     data.setup("fit")

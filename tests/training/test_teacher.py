@@ -19,8 +19,9 @@ from cassava_leaf_disease.inference.vote import Combination, combine_answers, so
 from cassava_leaf_disease.modeling.calibration import soften
 from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
+from cassava_leaf_disease.training.build import describe_model
 from cassava_leaf_disease.training.distill import mix_targets
-from cassava_leaf_disease.training.fit import describe_model, prepare, train
+from cassava_leaf_disease.training.fit import prepare, train
 from cassava_leaf_disease.training.teacher import ConsistentTeacher
 
 Config = Callable[..., AppConfig]
