@@ -20,7 +20,8 @@ from cassava_leaf_disease.errors import (
     ImageTooLargeError,
     UnsupportedImageError,
 )
-from cassava_leaf_disease.imaging.decode import MAX_JPEG_SCANS, DecodeLimits, decode_image, read_image
+from cassava_leaf_disease.imaging.decode import DecodeLimits, decode_image, read_image
+from cassava_leaf_disease.imaging.jpeg import MAX_JPEG_SCANS
 
 RED, GREEN, WHITE = (255, 0, 0), (0, 255, 0), (255, 255, 255)
 

@@ -10,7 +10,8 @@ from PIL import Image, PngImagePlugin
 
 from cassava_leaf_disease.data.synthetic import draw_leaf
 from cassava_leaf_disease.errors import CorruptImageError
-from cassava_leaf_disease.imaging.decode import decode_image, without_metadata
+from cassava_leaf_disease.imaging.bare import without_metadata
+from cassava_leaf_disease.imaging.decode import decode_image
 
 SECRET = b"a place and a name"
 

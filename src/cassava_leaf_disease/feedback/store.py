@@ -20,7 +20,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validato
 from cassava_leaf_disease.domain import CLASS_NAMES, NUM_CLASSES, Prediction
 from cassava_leaf_disease.errors import CassavaError, ConfigError
 from cassava_leaf_disease.feedback.photos import Photos, open_photos, photo_name
-from cassava_leaf_disease.imaging.decode import DecodeLimits, without_metadata
+from cassava_leaf_disease.imaging.bare import without_metadata
+from cassava_leaf_disease.imaging.decode import DecodeLimits
 from cassava_leaf_disease.storage.database import Database, Execute, open_database, sqlite_path
 
 logger = logging.getLogger(__name__)
