@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from cassava_leaf_disease.bot.ledger import DAY_S, Answer, Ledger, Task
+from cassava_leaf_disease.bot.ledger import DAY_S, Ledger
+from cassava_leaf_disease.bot.records import Answer, Task
 from cassava_leaf_disease.domain import CLASS_NAMES, ModelIdentity, PlantPrediction, Prediction
 from cassava_leaf_disease.errors import ConfigError, StorageError
 
@@ -224,8 +225,9 @@ def test_another_file_is_no_state(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"no state of a bot .*; type bot.state_path=FILE"):
         Ledger(tmp_path / "bot.sqlite", 2.0, 3)
     (tmp_path / "folder.sqlite").mkdir()
-    with pytest.raises(StorageError, match="cannot be opened"):
-        Ledger(tmp_path / "folder.sqlite", 2.0, 3)
+    for place in (tmp_path / "folder.sqlite", tmp_path / "bot.sqlite" / "state.sqlite"):
+        with pytest.raises(StorageError, match=r"cannot be opened .*; expected a place where files can be made"):
+            Ledger(place, 2.0, 3)
 
 
 def test_a_full_disk_is_told(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,6 +239,6 @@ def test_a_full_disk_is_told(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) ->
 
         def close(self) -> None: ...
 
-    monkeypatch.setattr(ledger, "_database", Full())
+    monkeypatch.setattr(ledger._file, "_database", Full())
     with pytest.raises(StorageError, match=r"cannot be written \(database or disk is full\)"):
         ledger.record([message(1)])

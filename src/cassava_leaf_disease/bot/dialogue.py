@@ -13,8 +13,9 @@ from telegram.constants import ChatAction, ChatType
 from cassava_leaf_disease.bot import replies
 from cassava_leaf_disease.bot.diagnosis import Diagnoser, Diagnosis, diagnose_readable
 from cassava_leaf_disease.bot.giving import NoStatistics, Statistics, Store, contributor_of, gifts
-from cassava_leaf_disease.bot.ledger import Answer, Ledger, Task
+from cassava_leaf_disease.bot.ledger import Ledger
 from cassava_leaf_disease.bot.photos import SentPhoto, photo_in
+from cassava_leaf_disease.bot.records import Answer, Task
 from cassava_leaf_disease.bot.settings import ALBUM_PHOTOS, BotSettings
 from cassava_leaf_disease.bot.telegram_api import (
     MAX_CAPTION,

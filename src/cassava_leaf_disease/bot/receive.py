@@ -12,7 +12,8 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
-from cassava_leaf_disease.bot.ledger import JsonObject, Ledger
+from cassava_leaf_disease.bot.ledger import Ledger
+from cassava_leaf_disease.bot.records import JsonObject
 from cassava_leaf_disease.bot.telegram_api import LaterError, Telegram
 from cassava_leaf_disease.serving.http import BoundedHttpProtocol
 

@@ -19,7 +19,7 @@ from telegram.constants import ParseMode
 from telegram.error import BadRequest, ChatMigrated, Forbidden, InvalidToken, NetworkError, RetryAfter, TelegramError
 from telegram.request import HTTPXRequest
 
-from cassava_leaf_disease.bot.ledger import JsonObject
+from cassava_leaf_disease.bot.records import JsonObject
 from cassava_leaf_disease.bot.settings import BotSettings
 from cassava_leaf_disease.errors import BusyError, CassavaError, ConfigError
 

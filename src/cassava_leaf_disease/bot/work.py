@@ -9,7 +9,8 @@ from telegram.error import InvalidToken, TelegramError
 
 from cassava_leaf_disease.bot.diagnosis import retry_after_s
 from cassava_leaf_disease.bot.dialogue import Dialogue
-from cassava_leaf_disease.bot.ledger import DAY_S, Ledger, Task
+from cassava_leaf_disease.bot.ledger import DAY_S, Ledger
+from cassava_leaf_disease.bot.records import Task
 from cassava_leaf_disease.bot.settings import BotSettings
 from cassava_leaf_disease.bot.telegram_api import LaterError, UnreachableError
 from cassava_leaf_disease.errors import CassavaError
