@@ -6,7 +6,7 @@ out there would flatter the figures.
 
 import csv
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from cassava_leaf_disease.data.extra import read_probabilities
 from cassava_leaf_disease.data.splits import Split
-from cassava_leaf_disease.data.table import LabeledPhoto, name_some, read_rows
+from cassava_leaf_disease.data.table import LabeledPhoto, name_some, read_rows, strangers_and_changed
 from cassava_leaf_disease.domain import CLASS_NAMES, NUM_CLASSES
 from cassava_leaf_disease.errors import DataError
 
@@ -81,19 +81,13 @@ def read_soft_labels(csv_path: Path, photos: Sequence[LabeledPhoto], split: Spli
 
 def _check_rows(key: str, csv_path: Path, photos: Sequence[LabeledPhoto]) -> None:
     """Refuses a table about photos that are not there, or that had another label when it was written."""
-    labels: Mapping[str, int] = {photo.image_id: photo.label for photo in photos}
     rows = read_rows(csv_path)
-    strangers = [row.image_id for row in rows if row.image_id not in labels]
+    strangers, changed = strangers_and_changed(rows, photos)
     if strangers:
         raise DataError(
             f"{key}={csv_path}: {len(strangers)} of its {len(rows)} photos are not in the table of paths.data_dir: "
             f"{name_some(strangers)}; name the audit of these photos"
         )
-    changed = [
-        f"{row.image_id} ({row.label or 'no label'}, in the table {labels[row.image_id]})"
-        for row in rows
-        if not row.has_label or int(row.label) != labels[row.image_id]
-    ]
     if changed:
         raise DataError(
             f"{key}={csv_path}: {len(changed)} of its {len(rows)} photos have another label now: {name_some(changed)}; "

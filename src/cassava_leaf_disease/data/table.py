@@ -47,6 +47,18 @@ class TableRow:
         return self.image_id not in {"", ".", ".."} and not _UNSAFE_IN_NAME.search(self.image_id)
 
 
+def strangers_and_changed(rows: Iterable[TableRow], photos: Iterable[LabeledPhoto]) -> tuple[list[str], list[str]]:
+    """Rows of another table that do not fit: of no photo in `photos`, and, in words, labelled otherwise than there."""
+    labels = {photo.image_id: photo.label for photo in photos}
+    strangers, changed = [], []
+    for row in rows:
+        if row.image_id not in labels:
+            strangers.append(row.image_id)
+        elif not row.has_label or int(row.label) != labels[row.image_id]:
+            changed.append(f"{row.image_id} ({row.label or 'no label'}, in the table {labels[row.image_id]})")
+    return strangers, changed
+
+
 def read_kaggle(data_dir: Path) -> tuple[LabeledPhoto, ...]:
     """The photos of a folder in the Kaggle layout: `train.csv` and `train_images/`, sorted by image_id.
 

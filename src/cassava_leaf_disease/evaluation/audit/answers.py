@@ -15,7 +15,7 @@ from cassava_leaf_disease.data.digests import data_fingerprint, photo_digests
 from cassava_leaf_disease.data.divide import divide_photos
 from cassava_leaf_disease.data.extra import read_probabilities
 from cassava_leaf_disease.data.splits import read_manifest
-from cassava_leaf_disease.data.table import LabeledPhoto, name_some, read_kaggle, read_rows
+from cassava_leaf_disease.data.table import LabeledPhoto, name_some, read_kaggle, read_rows, strangers_and_changed
 from cassava_leaf_disease.domain import CLASS_NAMES
 from cassava_leaf_disease.errors import ConfigError, DataError
 from cassava_leaf_disease.paths import OUT_OF_FOLD_FILE, version_dirs
@@ -87,18 +87,12 @@ def _check_rows(path: Path, names: Sequence[str], photos: Sequence[LabeledPhoto]
     """Refuses answers about other photos, and about photos that were labelled otherwise then."""
     if not names:
         raise DataError(f"{path}: no row below its header; run `cassava crossval` again")
-    labels = {photo.image_id: photo.label for photo in photos}
-    strangers = [name for name in names if name not in labels]
+    strangers, changed = strangers_and_changed(read_rows(path), photos)
     if strangers:
         raise DataError(
             f"{path}: {len(strangers)} of its {len(names)} photos are not in the table of paths.data_dir: "
             f"{name_some(strangers)}; {_MEND}"
         )
-    changed = [
-        f"{row.image_id} ({row.label or 'no label'}, in the table {labels[row.image_id]})"
-        for row in read_rows(path)
-        if not row.has_label or int(row.label) != labels[row.image_id]
-    ]
     if changed:
         raise DataError(
             f"{path}: {len(changed)} of its {len(names)} photos had another label when its models learned: "
