@@ -22,6 +22,7 @@ from cassava_leaf_disease.bot.telegram_api import LaterError, Telegram
 from cassava_leaf_disease.bot.work import Work
 from cassava_leaf_disease.config.environment import warn_of_misspelled
 from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.serving.background import meanwhile
 from cassava_leaf_disease.serving.logs import configure_service_logging
 from cassava_leaf_disease.serving.serve import address_of, bound_socket
 from cassava_leaf_disease.serving.settings import ServingSettings
@@ -125,16 +126,10 @@ async def _receiving(
             _log.info("the webhook listens at %s", address_of(listener))
             app = webhook_app(ledger, settings.webhook_path, settings.secret_of_webhook, work.wake)
             receiving = serve_webhook(app, listener, caught_up.set)
-        task = asyncio.create_task(receiving)
+        task = await stack.enter_async_context(meanwhile(receiving))
         task.add_done_callback(lambda _: ending.set())  # where it fails, the bot ends with its error
-        telling = asyncio.create_task(_introduce(settings, telegram))
-        try:
-            yield caught_up
-        finally:
-            for each in (telling, task):
-                each.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await each
+        await stack.enter_async_context(meanwhile(_introduce(settings, telegram)))
+        yield caught_up
 
 
 async def _introduce(settings: BotSettings, telegram: Telegram) -> None:

@@ -22,6 +22,7 @@ from telegram.request import HTTPXRequest
 from cassava_leaf_disease.bot.records import JsonObject
 from cassava_leaf_disease.bot.settings import BotSettings
 from cassava_leaf_disease.errors import BusyError, CassavaError, ConfigError
+from cassava_leaf_disease.serving.background import meanwhile
 
 Got = TypeVar("Got")
 
@@ -246,13 +247,8 @@ class Telegram:
     @contextlib.asynccontextmanager
     async def acting(self, chat: int, action: str) -> AsyncIterator[None]:
         """Meanwhile the user sees that something is being done."""
-        task = asyncio.create_task(self._act(chat, action))
-        try:
+        async with meanwhile(self._act(chat, action)):
             yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     async def _act(self, chat: int, action: str) -> None:
         while True:

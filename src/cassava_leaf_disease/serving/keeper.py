@@ -19,6 +19,7 @@ from cassava_leaf_disease.inference.discover import FoundModel, find_model
 from cassava_leaf_disease.inference.ensemble import load_found
 from cassava_leaf_disease.inference.predictor import AnyPredictor
 from cassava_leaf_disease.paths import ENSEMBLE_FILE, newest_best_checkpoint
+from cassava_leaf_disease.serving.background import meanwhile
 from cassava_leaf_disease.serving.metrics import Metrics
 
 FIRST_RETRY_S: Final = 1.0
@@ -90,13 +91,8 @@ class ModelKeeper:
     @contextlib.asynccontextmanager
     async def kept(self, reload_s: float) -> AsyncIterator[None]:
         """Meanwhile the model is loaded if it is not yet, and looked after every `reload_s` seconds (0: not)."""
-        task = asyncio.create_task(self._keep(reload_s))
-        try:
+        async with meanwhile(self._keep(reload_s)):
             yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
 
     async def _keep(self, reload_s: float) -> None:
         pause_s = FIRST_RETRY_S
