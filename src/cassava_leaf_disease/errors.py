@@ -3,7 +3,10 @@
 A message says what was seen, what was expected, and what to type.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class CassavaError(Exception):
@@ -148,6 +151,13 @@ class MissingDependencyError(CassavaError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} is not installed; type: pip install 'cassava-leaf-disease[{extra}]'")
+
+
+def first_mistake(error: "ValidationError") -> str:
+    """Where the first thing that pydantic refuses stands, and why it is refused."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 def first_line(error: Exception) -> str:

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from cassava_leaf_disease.config.schema import AppConfig, Tta
 from cassava_leaf_disease.domain import ModelIdentity
-from cassava_leaf_disease.errors import CheckpointError
+from cassava_leaf_disease.errors import CheckpointError, first_mistake
 from cassava_leaf_disease.imaging.decode import DecodeLimits
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
 from cassava_leaf_disease.inference.discover import FoundModel, find_model
@@ -168,11 +168,7 @@ def read_ensemble(path: Path) -> EnsembleFile:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); {_MEND}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise CheckpointError(
-            f"{path}: no ensemble file ({where}{': ' * bool(where)}{first['msg']}); {_MEND}"
-        ) from None
+        raise CheckpointError(f"{path}: no ensemble file ({first_mistake(error)}); {_MEND}") from None
 
 
 def _load_ensemble(  # noqa: PLR0913, PLR0917  # what every loader takes, and the description

@@ -7,7 +7,7 @@ from pydantic_core import from_json
 
 from cassava_leaf_disease.config.schema import OodScore, Precision
 from cassava_leaf_disease.domain import CLASS_NAMES
-from cassava_leaf_disease.errors import CheckpointError
+from cassava_leaf_disease.errors import CheckpointError, first_mistake
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
 
 FORMAT_VERSION: Final = 1
@@ -168,9 +168,7 @@ def parse_metadata(text: str, origin: str) -> ModelMetadata:
     try:
         return ModelMetadata.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"{origin}: its self-description is wrong ({key}: {first['msg']}); {_MEND}") from None
+        raise CheckpointError(f"{origin}: its self-description is wrong ({first_mistake(error)}); {_MEND}") from None
 
 
 _MEND = "use a best.ckpt that `cassava train` wrote"

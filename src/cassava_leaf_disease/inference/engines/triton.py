@@ -28,6 +28,7 @@ from cassava_leaf_disease.errors import (
     EngineUnavailableError,
     ImageError,
     MissingDependencyError,
+    first_mistake,
 )
 from cassava_leaf_disease.imaging.quality import PhotoQuality
 from cassava_leaf_disease.inference.predictor import to_prediction
@@ -190,10 +191,8 @@ class TritonClient:
                 f"{self.address}: not a CassavaVision model (no self-description); {_SERVE_IT}"
             ) from None
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
             raise CheckpointError(
-                f"{self.address}: its self-description is wrong ({where}: {first['msg']}); {_SERVE_IT} of this version"
+                f"{self.address}: its self-description is wrong ({first_mistake(error)}); {_SERVE_IT} of this version"
             ) from None
 
     async def _who_answered(self, digest: str, deadline: float) -> ServedModel:
