@@ -136,4 +136,4 @@ def settings_for(config: AppConfig) -> BotSettings:
             "CASSAVA_BOT_TOKEN is not set; expected the token that @BotFather gives for /newbot; type export "
             "CASSAVA_BOT_TOKEN=123456:ABC…"
         )
-    return BotSettings.load(typed_values(config.bot))
+    return BotSettings.load(typed_values(config.bot.model_dump(exclude={"name"})))

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final, Literal, Self, get_args
 from pydantic import AfterValidator, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from cassava_leaf_disease.config.schema import Section
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.log import LEVELS, known_level
 
@@ -78,9 +77,9 @@ class EnvironmentSettings(BaseSettings):
         return f"{variable}{seen}: {reason}{expected}"
 
 
-def typed_values(section: Section) -> dict[str, Any]:
+def typed_values(section: Mapping[str, Any]) -> dict[str, Any]:
     """What was typed for a door whose other settings the environment says: the keys that are not null."""
-    return {name: value for name, value in section.model_dump(exclude={"name"}).items() if value is not None}
+    return {name: value for name, value in section.items() if value is not None}
 
 
 def warn_of_misspelled(*kinds: type[EnvironmentSettings], environment: Mapping[str, str] = os.environ) -> None:

@@ -166,7 +166,7 @@ def settings_for(config: AppConfig) -> ServingSettings:
     Raises:
         ConfigError: One line for each variable or key that is wrong.
     """
-    typed = typed_values(config.serve)
+    typed = typed_values(config.serve.model_dump(exclude={"name"}))
     infer = config.infer
     if isinstance(infer.checkpoint_path, tuple):
         raise ConfigError(
