@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from cassava_leaf_disease.data.table import name_some
 from cassava_leaf_disease.domain import CLASS_NAMES, NUM_CLASSES
 from cassava_leaf_disease.errors import DataError
 from cassava_leaf_disease.evaluation.evaluate import default_output_dir
-from cassava_leaf_disease.evaluation.figures import BLUE, GREEN, GREY, ORANGE, new_figure, write_figure
+from cassava_leaf_disease.evaluation.figures import write_figure
 from cassava_leaf_disease.evaluation.plant_groups import (
     NEAR,
     Draw,
@@ -36,6 +36,7 @@ from cassava_leaf_disease.evaluation.plant_groups import (
     draw_independent,
     slots,
 )
+from cassava_leaf_disease.evaluation.plants_figure import plants_figure
 from cassava_leaf_disease.evaluation.predictions import predict_photos, prepared_batches
 from cassava_leaf_disease.evaluation.selection import select_photos
 from cassava_leaf_disease.inference.aggregate import DEFAULT_POOLING, Pooling, pool, pooling_for
@@ -43,11 +44,8 @@ from cassava_leaf_disease.inference.ensemble import load_model
 from cassava_leaf_disease.inference.predictor import AnyPredictor, check_device
 from cassava_leaf_disease.modeling.calibration import expected_calibration_error, negative_log_likelihood
 from cassava_leaf_disease.modeling.metadata import Thresholds
-from cassava_leaf_disease.modeling.metrics import accuracy, confusion_matrix, f1_macro
+from cassava_leaf_disease.modeling.metrics import accuracy, confusion_matrix, f1_macro, percentile_interval
 from cassava_leaf_disease.storage.files import write_json, write_text
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +54,6 @@ IntArray = npt.NDArray[np.int64]
 
 DEFAULT_RULE: Final = "default"
 _CORRELATIONS: Final = (0, 0.1, 0.2, 0.3, 0.5, 1)
-_TARGET: Final = 0.9
 _LABELS: Final = frozenset(map(str, range(NUM_CLASSES)))
 
 
@@ -288,12 +285,9 @@ def add_intervals(row: PlantsRow, answers: LabelledAnswers, pooling: Pooling, se
         best = pool(answers.probabilities[members], pooling).argmax(axis=1)
         matrix = confusion_matrix(classes, best, NUM_CLASSES)
         accuracies[sample], scores[sample] = accuracy(matrix), f1_macro(matrix)
-    return row.model_copy(update={"accuracy_interval": _interval(accuracies), "f1_macro_interval": _interval(scores)})
-
-
-def _interval(values: FloatArray) -> tuple[float, float]:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
+    return row.model_copy(
+        update={"accuracy_interval": percentile_interval(accuracies), "f1_macro_interval": percentile_interval(scores)}
+    )
 
 
 def table(rows: list[PlantsRow]) -> str:
@@ -308,44 +302,3 @@ def table(rows: list[PlantsRow]) -> str:
         intervals = [*(row.accuracy_interval or ("", "")), *(row.f1_macro_interval or ("", ""))]
         writer.writerow([f"{value:.6f}" if isinstance(value, float) else value for value in [*values, *intervals]])
     return buffer.getvalue()
-
-
-def plants_figure(result: PlantsResult) -> "Figure":
-    """Accuracy against the number of photos; beside it confidence and the fraction that is answered."""
-    figure = new_figure(11.0, 4.2)
-    left, right = figure.subplots(1, 2)
-
-    def line(draw: Draw, prevalence: Prevalence) -> list[PlantsRow]:
-        return [row for row in result.rows if (row.draw, row.prevalence) == (draw, prevalence)]
-
-    natural = line("independent", "natural")
-    counts = [row.photos for row in natural]
-    bounds = [row.accuracy_interval or (row.accuracy, row.accuracy) for row in natural]
-    left.fill_between(counts, *zip(*bounds, strict=True), color=BLUE, alpha=0.15, linewidth=0)
-    styles: tuple[tuple[Draw, Prevalence, str, str], ...] = (
-        ("independent", "natural", BLUE, "-"),
-        ("independent", "balanced", GREEN, "-"),
-        ("alike", "natural", BLUE, "--"),
-        ("alike", "balanced", GREEN, "--"),
-    )
-    for draw, prevalence, color, style in styles:
-        rows = line(draw, prevalence)
-        if rows:
-            label = f"{draw} photos, {prevalence} classes"
-            left.plot(counts, [row.accuracy for row in rows], style, color=color, marker="o", markersize=3, label=label)
-    left.axhline(_TARGET, color=GREY, linewidth=1, linestyle=":")
-    left.set_ylabel("accuracy")
-    right.plot(counts, [row.accuracy for row in natural], color=BLUE, marker="o", markersize=3, label="accuracy")
-    right.plot(counts, [row.confidence for row in natural], color=ORANGE, marker="o", markersize=3, label="confidence")
-    right.plot(counts, [row.answered for row in natural], color=GREY, marker="o", markersize=3, label="answered")
-    right.set_title("independent photos, natural classes", fontsize=10)
-    for axes in (left, right):
-        axes.set_xlabel("photos of a plant")
-        axes.set_xticks(counts)
-        axes.set_ylim(min(0.5, *(row.accuracy for row in result.rows)), 1.01)
-        axes.legend(fontsize=8, frameon=False, loc="lower right")
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(
-        f"Several photos, one answer: {sum(result.photos.values())} photos in {result.groups} groups", fontsize=11
-    )
-    return figure
