@@ -163,7 +163,7 @@ def test_a_task_that_fails_each_time_ends_with_an_apology(
         next(failures)
         raise ZeroDivisionError
 
-    monkeypatch.setattr("cassava_leaf_disease.bot.dialogue.diagnose_readable", fail)
+    monkeypatch.setattr("cassava_leaf_disease.bot.photo_answers.diagnose_readable", fail)
     monkeypatch.setattr(work, "_MAX_ATTEMPTS", 2)
     monkeypatch.setattr(work, "_LONGEST_PAUSE_S", 0.1)
     telegram.send_photo(ANN, leaves[0])
