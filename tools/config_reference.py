@@ -25,7 +25,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
 
 HEAD = """# Configuration reference
 
-<!-- Written by `just config-reference` from config/schema.py and the YAML files beside it: do not edit. -->
+<!-- Written by `just config-reference` from config/schema/ and the YAML files beside it: do not edit. -->
 
 Every key of every command, as `cassava COMMAND key=value` takes it. A wrong key or value is one line that says what \
 was seen and what is accepted, exit code 2. `cassava COMMAND --help` lists the keys of one command, \
