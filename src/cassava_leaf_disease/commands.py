@@ -42,6 +42,16 @@ COMMANDS: Final[Mapping[str, Command]] = {
             "cassava crossval crossval.resume=true",
         ),
     ),
+    "distill": Command(
+        "train teachers, then students that learn what the teachers say of every batch",
+        "training.distillation:distill",
+        ("distill", "train", "paths"),
+        (
+            "cassava distill experiment=field_448 model=mobilenetv2 train.epochs=40 distill.teacher_epochs=24",
+            "cassava distill distill.teachers=5 distill.students=2",
+            "cassava distill distill.resume=true",
+        ),
+    ),
     "tune": Command(
         "search for better settings with Optuna; goes on where it was cut off",
         "training.tune:tune",

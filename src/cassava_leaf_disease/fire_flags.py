@@ -37,6 +37,11 @@ _TTA: Final = Flag("tta", "infer.tta", "views of each photo, such as flips")
 FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
     "train": _TRAINING,
     "crossval": _TRAINING,
+    "distill": (
+        *_TRAINING,
+        Flag("teachers", "distill.teachers", "how many are trained first"),
+        Flag("students", "distill.students", "how many learn from them"),
+    ),
     "tune": (
         *_TRAINING,
         Flag("trials", "tune.trials", "how many settings to try, those of earlier starts counted"),

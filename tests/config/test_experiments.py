@@ -21,6 +21,15 @@ def test_the_better_recipe_tests_larger_photos_and_chooses_nothing_on_the_valida
     assert (config.train.epochs, config.train.keep, config.data.sampling) == (24, "last", "sqrt_inverse")
 
 
+def test_the_packaged_recipe_teaches_two_students_on_all_photos_but_one_in_ten() -> None:
+    config = load_config(["experiment=default_model"])
+
+    assert (config.model.backbone, config.train.epochs, config.augment.eval_size) == ("mobilenetv2_100", 40, 448)
+    assert (config.data.split.val_size, config.data.split.test_size) == (0.1, 0)
+    assert (config.distill.teachers, config.distill.students, config.distill.teacher_epochs) == (3, 2, 24)
+    assert (config.loss.label_smoothing, config.distill.teacher_label_smoothing) == (0, 0.1)
+
+
 @pytest.mark.parametrize("experiment", [[], ["experiment=field_384"]])
 def test_a_wrong_value_is_one_clear_line_with_and_without_an_experiment(experiment: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"^train\.epochs=abc: expected a whole number from 1"):
@@ -29,6 +38,7 @@ def test_a_wrong_value_is_one_clear_line_with_and_without_an_experiment(experime
 
 def test_an_unknown_experiment_lists_those_there_are() -> None:
     with pytest.raises(
-        ConfigError, match=r"experiment=foo: no such choice; accepted: default_model, field_384, field_448"
+        ConfigError,
+        match=r"experiment=foo: no such choice; accepted: default_model, field_384, field_448, field_distilled",
     ):
         load_config(["experiment=foo"])

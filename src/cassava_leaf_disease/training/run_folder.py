@@ -22,7 +22,14 @@ METRICS_FILE = "metrics.json"
 MANIFEST_FILE = "split.csv"
 FIGURES_DIR = "figures"
 
-_MAY_CHANGE = ("train.resume", "crossval.", "logger.", "publish.", "track.")  # they change nothing about the training
+_MAY_CHANGE = (
+    "train.resume",
+    "distill.resume",
+    "crossval.",
+    "logger.",
+    "publish.",
+    "track.",
+)  # they change nothing about the training
 
 
 def find_run_to_resume(config: AppConfig) -> Path | None:

@@ -64,6 +64,9 @@ class DistillConfig(Section):
     they are), the student's stay as they are. With `out_of_fold` each labelled photo gets the answer of the fold
     that did not train on it; with `consistent` the teacher answers anew about every batch as the student sees it
     (Beyer et al., 2022).
+
+    The rest is `cassava distill`'s: how many `teachers` it trains, each for `teacher_epochs` (null: as the student)
+    with `teacher_label_smoothing` (null: the loss's), and how many `students`.
     """
 
     teacher: AbsolutePath | None
@@ -72,6 +75,11 @@ class DistillConfig(Section):
     tta: Tta
     out_of_fold: bool
     consistent: bool
+    teachers: int = Field(ge=1, le=100)
+    students: int = Field(ge=1, le=100)
+    teacher_epochs: int | None = Field(ge=1)
+    teacher_label_smoothing: float | None = Field(ge=0, lt=1, description="a number from 0 to below 1, or null")
+    resume: bool
 
     @model_validator(mode="after")
     def _check(self) -> Self:
