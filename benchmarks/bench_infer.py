@@ -45,9 +45,10 @@ from cassava_leaf_disease.benchmark.photos import draw_photos
 from cassava_leaf_disease.benchmark.timing import CLOCKS
 from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.errors import first_line
-from cassava_leaf_disease.export.half import to_half, to_half_weights
+from cassava_leaf_disease.export.half import to_half
 from cassava_leaf_disease.export.integer.graph import Statistics, convolutions, quantize, tensors_to_observe
 from cassava_leaf_disease.export.integer.ranges import best_range, observe
+from cassava_leaf_disease.export.light import to_half_weights
 from cassava_leaf_disease.export.network import showing
 from cassava_leaf_disease.export.onnx import to_onnx
 from cassava_leaf_disease.imaging.decode import decode_image

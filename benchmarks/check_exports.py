@@ -18,7 +18,8 @@ import onnxruntime
 import torch
 from safetensors.torch import load_file
 
-from cassava_leaf_disease.export.half import to_half, to_half_weights
+from cassava_leaf_disease.export.half import to_half
+from cassava_leaf_disease.export.light import to_half_weights
 from cassava_leaf_disease.export.onnx import to_onnx
 from cassava_leaf_disease.export.pictures import folder_pictures
 from cassava_leaf_disease.imaging.preprocess import Preprocessing, normalize

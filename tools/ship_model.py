@@ -1,24 +1,30 @@
-"""Makes the package's model from a checkpoint of `experiment=default_model`, measures it, and writes that down.
+"""Makes the package's model from checkpoints of `experiment=default_model`, measures it, and writes that down.
 
     just ship-model --checkpoint outputs/runs/version_0/checkpoints/best.ckpt --data data/cassava --seconds 237
         --hardware "1 x NVIDIA H100" [--outside ghana/labels.csv ghana/images disease] [--foreign photos/not_cassava]
+    just ship-model --checkpoint a/best.ckpt b/best.ckpt …   # or ensemble.json: two networks that answer as one
 
-Writes `assets/default_model.onnx` (int8) and its `.drift.json`, `docs/results/default_model.json`, and the tables
-between the marks in `docs/model-card.md`. Everything is measured here, on this machine's CPU, with the commands that a
-user types.
+Several checkpoints become one file, whose combined answer is calibrated anew where they share a split (an
+`ensemble.json` is taken as it stands). The file is in the first of `PRECISIONS` in which it is small enough.
+
+Writes `assets/default_model.onnx` and its `.drift.json`, `docs/results/default_model.json`, and the tables between the
+marks in `docs/model-card.md`. Everything is measured here, on this machine's CPU, with the commands that a user types.
 """
 
 import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from cassava_leaf_disease.inference.predictor import AnyPredictor
@@ -28,38 +34,52 @@ ASSET = ROOT / "src" / "cassava_leaf_disease" / "assets" / "default_model.onnx"
 RECORD = ROOT / "docs" / "results" / "default_model.json"
 CARD = ROOT / "docs" / "model-card.md"
 MAX_BYTES = 6_000_000
-PRECISION = "fp16_weights"  # in a browser int8 is slower, and its roundings differ from those of other processors
+PRECISIONS = ("fp16_weights", "int8_weights")  # with int8 arithmetic browsers are slower, and answer otherwise
 TIMED_PHOTOS = 32
+_ABOUT: Final = ("git_commit", "backbone", "data_fingerprint", "created_at", "version", "split")
 
 
 def main() -> int:
-    """Returns 1 where the checkpoint cannot be shipped."""
+    """Returns 1 where the checkpoints cannot be shipped."""
     options = parse()
-    about = describe(options.checkpoint)
-    if lacking := [name for name in ("gate", "class_prior", "git_commit") if about[name] is None]:
-        sys.stderr.write(
-            f"{options.checkpoint}: without {', '.join(lacking)}; expected a calibrated, gated checkpoint\n"
-        )
-        return 1
+    with tempfile.TemporaryDirectory() as folder:
+        return ship(options, Path(folder))
+
+
+def ship(options: argparse.Namespace, folder: Path) -> int:
+    """As `main`, with a folder for what is thrown away."""
     places = [f"paths.data_dir={options.data}"]
-    words = [f"infer.checkpoint_path={options.checkpoint}"]
-    exported = cassava("export", *words, f"export.output_path={ASSET}", f"export.precision={PRECISION}", *places)
-    if exported["bytes"] > MAX_BYTES:
-        sys.stderr.write(f"{ASSET.name}: {exported['bytes']} bytes; expected at most {MAX_BYTES}\n")
+    checkpoint = join(options.checkpoint, folder)
+    members = describe(checkpoint)
+    for about in members:
+        if lacking := [name for name in ("gate", "class_prior", "git_commit") if about[name] is None]:
+            told = f"{about['name']} {about['version']}: without {', '.join(lacking)}"
+            sys.stderr.write(f"{told}; expected calibrated, gated checkpoints\n")
+            return 1
+    one_split = len({about["split"]["hash"] for about in members}) == 1
+    words = [f"infer.checkpoint_path={checkpoint}"]
+    if len(options.checkpoint) > 1 and one_split:
+        cassava("calibrate", *words, *places)
+    exported = export(options.precision or PRECISIONS, [*words, *places], folder)
+    if exported is None:
         return 1
-    part = "test" if about["split"]["photos"].get("test") else "val"
+    part = "test" if all(about["split"]["photos"].get("test") for about in members) else "val"
+    asked = [f"evaluate.part={part}", *places]
     record = {
         "training": {
-            **{name: about[name] for name in ("git_commit", "backbone", "data_fingerprint", "created_at", "version")},
-            "split": about["split"],
+            "members": [{name: about[name] for name in _ABOUT} for about in members],
             "command": options.command,
             "hardware": options.hardware,
             "seconds": options.seconds,
         },
         "file": {name: exported[name] for name in ("bytes", "precision", "agreement", "max_difference")},
         "part": part,
-        "checkpoint": figures(cassava("evaluate", *words, f"evaluate.part={part}", *places)),
-        "shipped": figures(cassava("evaluate", f"infer.checkpoint_path={ASSET}", f"evaluate.part={part}", *places)),
+        "checkpoint": figures(cassava("evaluate", *words, *asked)),
+        "shipped": figures(cassava("evaluate", f"infer.checkpoint_path={ASSET}", *asked)),
+        "alone": [
+            figures(cassava("evaluate", f"infer.checkpoint_path={path}", f"evaluate.output_dir={folder}", *asked))
+            for path in exported.get("members", ())
+        ],
         "latency": latency(options.data),
     }
     if options.outside:
@@ -69,18 +89,42 @@ def main() -> int:
         record["outside"] = figures(cassava("evaluate", f"infer.checkpoint_path={ASSET}", *given, *named))
     if options.foreign:
         record["foreign"] = dict(Counter(verdicts(options.foreign)))
-    cassava("drift-reference", f"infer.checkpoint_path={ASSET}", *places)
+    unseen = "val" if one_split else part
+    cassava("drift-reference", f"infer.checkpoint_path={ASSET}", f"drift.part={unseen}", *places)
     RECORD.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     write_card(record)
     print(RECORD.read_text(encoding="utf-8"))
     return 0
 
 
+def join(checkpoints: Sequence[Path], folder: Path) -> Path:
+    """The one checkpoint, or an ensemble's file of several."""
+    if len(checkpoints) == 1:
+        return checkpoints[0]
+    named = ",".join(str(path.resolve()) for path in checkpoints)
+    path = folder / "ensemble.json"
+    cassava("ensemble", f"ensemble.members=[{named}]", f"ensemble.output_path={path}")
+    return path
+
+
+def export(precisions: Sequence[str], words: Sequence[str], folder: Path) -> dict[str, Any] | None:
+    """Puts the file into its place, in the first precision in which it is small enough; None where it never is."""
+    made = folder / ASSET.name
+    for precision in precisions:
+        exported = cassava("export", *words, f"export.output_path={made}", f"export.precision={precision}")
+        if exported["bytes"] <= MAX_BYTES:
+            shutil.copyfile(made, ASSET)
+            return exported
+        sys.stderr.write(f"{precision}: {exported['bytes']} bytes; expected at most {MAX_BYTES}\n")
+    return None
+
+
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, required=True, nargs="+", help="one, several, or an ensemble.json")
     parser.add_argument("--data", type=Path, required=True, help="the photos that it was trained on")
+    parser.add_argument("--precision", nargs=1, help=f"instead of the first of {', '.join(PRECISIONS)} that fits")
     parser.add_argument("--command", default="cassava train experiment=default_model model.pretrained=true")
     parser.add_argument("--hardware", required=True, help="that it was trained on")
     parser.add_argument("--seconds", type=float, required=True, help="that the training took")
@@ -97,12 +141,13 @@ def cassava(*words: str) -> dict[str, Any]:
     return answer
 
 
-def describe(checkpoint: Path) -> dict[str, Any]:
-    """The self-description of a checkpoint."""
-    from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
+def describe(checkpoint: Path) -> list[dict[str, Any]]:
+    """The self-descriptions of the networks in a checkpoint or an ensemble."""
+    from cassava_leaf_disease.inference.discover import FoundModel
+    from cassava_leaf_disease.inference.ensemble import load_found
 
-    described: dict[str, Any] = load_checkpoint(checkpoint).metadata.model_dump(mode="json")
-    return described
+    described = load_found(FoundModel(checkpoint, "explicit"), "cpu").described
+    return [metadata.model_dump(mode="json") for metadata in described]
 
 
 def figures(evaluated: dict[str, Any]) -> dict[str, Any]:
@@ -167,9 +212,13 @@ def write_card(record: dict[str, Any]) -> None:
 
 def tables(record: dict[str, Any]) -> str:
     """The figures of the model card, in Markdown."""
+    networks = record["training"]["members"]
+    made_of = "its checkpoint" if len(networks) == 1 else "its checkpoints together"
     rows = ["| | photos | accuracy | macro-F1 | calibration error |", "| --- | --- | --- | --- | --- |"]
-    for name, key in (("this file", "shipped"), ("its checkpoint", "checkpoint")):
+    for name, key in (("this file", "shipped"), (made_of, "checkpoint")):
         rows.append(summary(f"{record['part']} part, {name}", record[key]["scores"]))
+    for number, alone in enumerate(record["alone"], 1):
+        rows.append(summary(f"{record['part']} part, network {number} alone", alone["scores"]))
     if "outside" in record:
         rows.append(summary("photos from elsewhere", record["outside"]["scores"], classes=False))
     rows += ["", "| class | precision | recall | F1 | photos |", "| --- | --- | --- | --- | --- |"]
@@ -177,12 +226,17 @@ def tables(record: dict[str, Any]) -> str:
         rows.append(
             f"| {name} | {each['precision']:.2f} | {each['recall']:.2f} | {each['f1']:.2f} | {each['support']} |"
         )
-    timing = record["latency"]
+    if len(networks) > 1:
+        rows += ["", "| network | backbone | version | commit |", "| --- | --- | --- | --- |"]
+        for number, each in enumerate(networks, 1):
+            rows.append(f"| {number} | {each['backbone']} | {each['version']} | {each['git_commit']} |")
+    timing, file = record["latency"], record["file"]
     rows += [
         "",
         f"One photo on one processor ({timing['machine']}), bytes to verdict: {timing['median_processor_ms']} ms of "
-        f"processor time (median of {timing['photos']}). The file has {record['file']['bytes']:,} bytes; "
-        f"{record['file']['agreement']:.1%} of its answers about validation photos are the checkpoint's.",
+        f"processor time (median of {timing['photos']}). The file has {file['bytes']:,} bytes "
+        f"(`{file['precision']}`); {file['agreement']:.1%} of its answers about validation photos are "
+        f"{'its checkpoint' if len(networks) == 1 else 'the checkpoints'}'{'s' if len(networks) == 1 else ''}.",
     ]
     if "foreign" in record:
         counts = ", ".join(f"{count} `{verdict}`" for verdict, count in sorted(record["foreign"].items()))

@@ -143,7 +143,7 @@ FLAGS: Final[Mapping[str, tuple[Flag, ...]]] = {
     "export": (
         *_CHECKPOINT,
         Flag("output", "export.output_path", "the file to write"),
-        Flag("precision", "export.precision", "fp32, fp16, fp16_weights or int8"),
+        Flag("precision", "export.precision", "fp32, fp16, fp16_weights, int8_weights or int8"),
     ),
     "export_tensorrt": (
         *_CHECKPOINT,

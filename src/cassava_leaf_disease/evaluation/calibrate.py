@@ -1,6 +1,7 @@
-"""`cassava calibrate`: the temperature under which a checkpoint's confidence is what it says, written into it."""
+"""`cassava calibrate`: the temperature under which a model's confidence is what it says, written into its file."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,8 @@ from cassava_leaf_disease.evaluation.figures import reliability_figure, write_fi
 from cassava_leaf_disease.evaluation.predictions import predict_photos
 from cassava_leaf_disease.evaluation.selection import select_photos
 from cassava_leaf_disease.inference.discover import FoundModel, find_model
-from cassava_leaf_disease.inference.predictor import check_device, is_ensemble, is_exported, load_predictor
+from cassava_leaf_disease.inference.ensemble import EnsembleCalibration, load_found, read_ensemble
+from cassava_leaf_disease.inference.predictor import check_device, is_ensemble, is_exported
 from cassava_leaf_disease.modeling.calibration import (
     choose_confidence,
     expected_calibration_error,
@@ -23,7 +25,7 @@ from cassava_leaf_disease.modeling.calibration import (
     soften,
 )
 from cassava_leaf_disease.modeling.checkpoint import describe_anew, load_checkpoint
-from cassava_leaf_disease.modeling.metadata import Thresholds
+from cassava_leaf_disease.modeling.metadata import ModelMetadata, Thresholds
 from cassava_leaf_disease.paths import LAST_CHECKPOINT, checkpoints_dir
 from cassava_leaf_disease.storage.files import write_json
 
@@ -46,9 +48,10 @@ class Calibration(BaseModel):
 
 
 class CalibrationResult(BaseModel):
-    """The checkpoint's new temperature and the one before; `test` is null where its split has no test part.
+    """The model's new temperature and the one before; `test` is null where its split has no test part.
 
-    `min_confidence` is that of a diagnosis from now on: chosen anew where it had been chosen on photos.
+    Of an ensemble it is that of the combined answer, which `checkpoint`, its file, keeps. `min_confidence` is that of
+    a diagnosis from now on: chosen anew where it had been chosen on photos.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,53 +67,72 @@ class CalibrationResult(BaseModel):
 
 
 def calibrate(config: AppConfig) -> CalibrationResult:
-    """Fits the temperature on the validation part of the checkpoint's own split and keeps it in the file.
+    """Fits the temperature on the validation part of the model's own split and keeps it in its file.
 
-    The test part is measured, not used. Rankings stay as they are; only confidences change.
+    The test part is measured, not used. Rankings stay as they are; only confidences change. An ensemble's members
+    stay as they are, too: its file keeps the temperature of their combined answer, and what goes with it.
 
     Raises:
-        CassavaError: No checkpoint, or not the photos that it was trained with.
+        CassavaError: No checkpoint or ensemble, not the photos that it was trained with, or members of several splits.
     """
     check_device(config.infer.device, config.infer.checkpoint_path)
     found = find_model(config)
-    refuse_other_files(found)
-    loaded = load_checkpoint(found.path)
-    predictor = load_predictor(found, config.infer.device)
-    described = loaded.metadata
+    together = not found.members and is_ensemble(found.path)
+    if not together:
+        refuse_other_files(found)
+    predictor = load_found(found, config.infer.device)
+    path = Path(predictor.identity.path)
+    first = predictor.described[0]
+    _refuse_several_splits(path, predictor.described)
     answers = {}
     for part in ("val", "test"):
-        if part == "val" or described.split.test_size > 0 or described.split.photos.get("test"):
+        if part == "val" or first.split.test_size > 0 or first.split.photos.get("test"):
             own = config.changed(evaluate=config.evaluate.changed(part=part, csv_path=None, images_dir=None))
             photos = select_photos(own, predictor)
             answers[part] = predict_photos(predictor, photos.source, config.evaluate.batch_size), photos.labels
     if len(answers["val"][1]) < ENOUGH_PHOTOS:
         logger.warning("the validation part has %d photos: the temperature is mostly chance", len(answers["val"][1]))
     factor = fit_temperature(*answers["val"])
-    temperature = described.temperature * factor
-    folder = folder_of(found.path)
-    thresholds = follow_temperature(described.thresholds, soften(answers["val"][0], factor), answers["val"][1])
+    before = predictor.temperature
+    folder = folder_of(path)
+    thresholds = follow_temperature(predictor.thresholds, soften(answers["val"][0], factor), answers["val"][1])
     measured = {part: measure(*answer, factor) for part, answer in answers.items()}
     probabilities, labels = answers.get("test", answers["val"])
-    title = f"{described.name}, {len(labels)} {'test' if 'test' in answers else 'validation'} photos"
+    title = f"{predictor.identity.name}, {len(labels)} {'test' if 'test' in answers else 'validation'} photos"
     figure = reliability_figure(
-        {"before": (probabilities, labels), f"temperature {temperature:.2f}": (soften(probabilities, factor), labels)},
+        {
+            "before": (probabilities, labels),
+            f"temperature {before * factor:.2f}": (soften(probabilities, factor), labels),
+        },
         title,
     )
     result = CalibrationResult(
-        checkpoint=found.path,
-        backbone=described.backbone,
-        temperature_before=described.temperature,
-        temperature=temperature,
+        checkpoint=path,
+        backbone=", ".join(dict.fromkeys(each.backbone for each in predictor.described)),
+        temperature_before=before,
+        temperature=before * factor,
         min_confidence=thresholds.min_confidence,
         validation=measured["val"],
         test=measured.get("test"),
         figure=write_figure(figure, folder / "figures" / "reliability.png"),
     )
     prior = tuple(soften(answers["val"][0], factor).mean(axis=0).tolist())
-    update = {"temperature": temperature, "class_prior": prior, "thresholds": thresholds}
-    describe_anew(found.path, loaded, described.model_copy(update=update))
+    if together:
+        kept = EnsembleCalibration(temperature=result.temperature, class_prior=prior, thresholds=thresholds)
+        write_json(path, read_ensemble(path).model_copy(update={"calibration": kept}).model_dump(mode="json"))
+    else:
+        update = {"temperature": result.temperature, "class_prior": prior, "thresholds": thresholds}
+        describe_anew(path, load_checkpoint(path), first.model_copy(update=update))
     write_json(folder / "calibration.json", result.model_dump(mode="json"))
     return result
+
+
+def _refuse_several_splits(path: Path, members: Sequence[ModelMetadata]) -> None:
+    if len({each.split.hash for each in members}) > 1:
+        raise ConfigError(
+            f"{path}: its members learned from several splits, so that no photos are new to all of them; type "
+            "infer.checkpoint_path=… of each member in turn, or combine members of one data.split.seed"
+        )
 
 
 def folder_of(checkpoint: Path) -> Path:

@@ -1,4 +1,4 @@
-"""An exported graph in float16, or with its weights alone in it; what goes in and comes out stays float32."""
+"""An exported graph in float16; what goes in and comes out stays float32."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -38,30 +38,6 @@ def to_half(model: "onnx.ModelProto", in_float: "Collection[str]" = ()) -> "onnx
     return half
 
 
-def to_half_weights(model: "onnx.ModelProto") -> "onnx.ModelProto":
-    """The model with weights in float16 that are cast when it is loaded, for CPUs: half the bytes, the same speed.
-
-    Weights of depthwise convolutions stay in float32: they are few, and their rounding is not averaged out.
-    """
-    import onnx
-    from onnx import TensorProto, helper
-
-    light = onnx.ModelProto()
-    light.CopyFrom(model)
-    graph = light.graph
-    casts = []
-    depthwise = {node.input[1] for node in _depthwise(model)}
-    for weight in graph.initializer:
-        matrix = weight.data_type == TensorProto.FLOAT and len(weight.dims) > 1  # biases and bounds are few
-        if matrix and weight.name not in depthwise:
-            casts.append(helper.make_node("Cast", [f"{weight.name}_half"], [weight.name], to=TensorProto.FLOAT))
-            weight.CopyFrom(_half_weight(weight))
-    nodes = [*casts, *model.graph.node]
-    graph.ClearField("node")
-    graph.node.extend(nodes)
-    return light
-
-
 def depthwise_convolutions(model: "onnx.ModelProto") -> frozenset[str]:
     """The names of convolutions whose outputs see one channel each.
 
@@ -69,6 +45,18 @@ def depthwise_convolutions(model: "onnx.ModelProto") -> frozenset[str]:
     rounding: there float16 costs a hundred times what it costs elsewhere.
     """
     return frozenset(node.name for node in _depthwise(model))
+
+
+def depthwise_weights(model: "onnx.ModelProto") -> frozenset[str]:
+    """The names of their weights."""
+    return frozenset(node.input[1] for node in _depthwise(model))
+
+
+def half_weight(weight: "onnx.TensorProto") -> "onnx.TensorProto":
+    """A weight in float16, under a name of its own."""
+    from onnx import numpy_helper
+
+    return numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), f"{weight.name}_half")
 
 
 def _depthwise(model: "onnx.ModelProto") -> "list[onnx.NodeProto]":
@@ -129,16 +117,10 @@ class _HalfWriter:
         if (name, precision) not in self._casts:
             cast = self._casts[name, precision] = f"{name}_{'half' if precision == self._half else 'float'}"
             if name in self._weights:
-                self._others[cast] = _half_weight(self._weights[name])
+                self._others[cast] = half_weight(self._weights[name])
             else:
                 self.nodes.append(helper.make_node("Cast", [name], [cast], f"{cast}_cast", to=precision))
         return self._casts[name, precision]
-
-
-def _half_weight(weight: "onnx.TensorProto") -> "onnx.TensorProto":
-    from onnx import numpy_helper
-
-    return numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), f"{weight.name}_half")
 
 
 def _float_tensors(model: "onnx.ModelProto") -> set[str]:

@@ -24,7 +24,7 @@ class EnsembleNetwork(nn.Module):
     Its logits are the logarithms of the combined probabilities, so that their softmax gives these: the temperatures
     are inside. Features are those of all members, one after another `(N, D1 + D2 + …)`; maps are the weighted mean of
     the members' maps, each divided by its temperature, where all have one shape. Where a member shows logits alone,
-    so does the whole.
+    so does the whole. The temperature of the combined answer stays outside, as that of a single network does.
     """
 
     def __init__(
@@ -98,15 +98,14 @@ def _describe(
     """One description for all; `members` keeps theirs, and their splits."""
     first = members[0]
     fingerprints = {member.data_fingerprint for member in members}
-    priors = [member.class_prior for member in members if member.class_prior is not None]
-    mean = np.average(priors, axis=0, weights=predictor.shares).tolist() if len(priors) == len(members) else None
     return ModelMetadata(
         name=predictor.identity.name,
         version=predictor.identity.version,
         backbone=", ".join(dict.fromkeys(member.backbone for member in members)),
         preprocessing=first.preprocessing,
-        thresholds=max((member.thresholds for member in members), key=lambda each: each.min_confidence),
-        class_prior=None if mean is None else tuple(mean),
+        temperature=predictor.temperature,
+        thresholds=predictor.thresholds,
+        class_prior=predictor.class_prior or _mean_prior(members, predictor.shares),
         metrics={},
         epoch=0,
         data_fingerprint=fingerprints.pop() if len(fingerprints) == 1 else _SEVERAL,
@@ -118,3 +117,8 @@ def _describe(
         members=tuple(members),
         feature_sizes=tuple(feature_sizes),
     )
+
+
+def _mean_prior(members: Sequence[ModelMetadata], shares: Sequence[float]) -> tuple[float, ...] | None:
+    priors = [member.class_prior for member in members if member.class_prior is not None]
+    return tuple(np.average(priors, axis=0, weights=shares).tolist()) if len(priors) == len(members) else None

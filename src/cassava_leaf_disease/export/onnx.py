@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from cassava_leaf_disease.config.schema import AppConfig, Precision
+from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.domain import ModelSource
 from cassava_leaf_disease.errors import ConfigError, ExportError, first_line
 from cassava_leaf_disease.export.comparison import (
@@ -22,8 +23,10 @@ from cassava_leaf_disease.export.comparison import (
     refused,
     tolerance_of,
 )
-from cassava_leaf_disease.export.half import depthwise_convolutions, to_half, to_half_weights
-from cassava_leaf_disease.export.integer.build import Quantization, logits_of, to_int8
+from cassava_leaf_disease.export.half import depthwise_convolutions, to_half
+from cassava_leaf_disease.export.integer.build import Quantization, logits_of, normalized_batches, to_int8
+from cassava_leaf_disease.export.integer.ranges import observe
+from cassava_leaf_disease.export.light import tensors_to_average, to_half_weights, to_int8_weights
 from cassava_leaf_disease.export.pictures import (
     MAX_PICTURES,
     Pictures,
@@ -149,6 +152,7 @@ def _export_members(config: AppConfig, original: EnsemblePredictor, folder: Path
             MemberFile(path=file.path.name, sha256=sha256_of(file.path), weight=weight)
             for file, weight in zip(files, original.weights, strict=True)
         ),
+        calibration=original.calibration,
     )
     write_json(folder / ENSEMBLE_FILE, description.model_dump(mode="json"))
     before, after = (
@@ -190,6 +194,11 @@ def _export_file(config: AppConfig, original: AnyPredictor, target: Path) -> _Wr
         model = half
     elif settings.precision == "fp16_weights":
         model = to_half_weights(model)
+    elif settings.precision == "int8_weights":
+        assert calibration is not None  # noqa: S101  see `_pictures`
+        batches = normalized_batches(calibration.images, spec)
+        seen = observe(model, tensors_to_average(model), batches, available_cpus())
+        model = to_int8_weights(model, {name: each.channel_means for name, each in seen.items()})
     elif calibration is not None:
         model, quantization = to_int8(model, calibration, spec, settings.int8.max_noise, accepts)
     with replacing(target) as file:
@@ -225,7 +234,7 @@ def _network_of(original: AnyPredictor) -> "tuple[nn.Module, ModelMetadata, Gate
 
 def _pictures(config: AppConfig, metadata: ModelMetadata) -> tuple[Pictures | None, Pictures]:
     """What to calibrate with, if anything, and what to compare on: photos of the model's own split if there are any."""
-    if config.export.precision == "int8":
+    if config.export.precision in {"int8_weights", "int8"}:
         return calibration_and_comparison(config, metadata, config.export.int8.calibration_photos, _MOST_LABELED)
     data, spec = own_split(config, metadata), metadata.preprocessing
     own = None if data is None else part_pictures(data, "val", spec, MAX_PICTURES)

@@ -75,11 +75,15 @@ def pool(probabilities: FloatArray, pooling: Pooling = DEFAULT_POOLING) -> Float
 
 def pooling_for(predictor: AnyPredictor) -> Pooling:
     """The pooling whose prior is what the model answers on average, as far as its files say."""
-    return pooling_of([member.metadata for member in predictor.members], predictor.shares)
+    return pooling_of([member.metadata for member in predictor.members], predictor.shares, predictor.class_prior)
 
 
-def pooling_of(members: Sequence[ModelMetadata], shares: Sequence[float]) -> Pooling:
-    """As `pooling_for`, of the members' self-descriptions and how much each counts."""
+def pooling_of(
+    members: Sequence[ModelMetadata], shares: Sequence[float], prior: Sequence[float] | None = None
+) -> Pooling:
+    """As `pooling_for`, of the members' self-descriptions and how much each counts; `prior` is that of all together."""
+    if prior is not None:
+        return replace(DEFAULT_POOLING, prior=tuple(prior))
     priors = [member.class_prior or DEFAULT_PRIOR for member in members]
     mean = np.average(priors, axis=0, weights=shares)
     return replace(DEFAULT_POOLING, prior=tuple(mean.tolist()))

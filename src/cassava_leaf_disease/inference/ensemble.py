@@ -29,6 +29,7 @@ from cassava_leaf_disease.inference.predictor import (
 )
 from cassava_leaf_disease.inference.views import UInt8Image
 from cassava_leaf_disease.inference.vote import Combination, combine_answers
+from cassava_leaf_disease.modeling.metadata import PositiveProbability, Thresholds
 from cassava_leaf_disease.paths import ENSEMBLE_FILE
 from cassava_leaf_disease.storage.s3_transfer import sha256_of
 
@@ -47,6 +48,16 @@ class MemberFile(BaseModel):
     weight: float = Field(ge=0, allow_inf_nan=False)
 
 
+class EnsembleCalibration(BaseModel):
+    """What `cassava calibrate` found about the combined answer, in place of what the members say of their own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(gt=0, allow_inf_nan=False)
+    class_prior: tuple[PositiveProbability, ...] = Field(min_length=5, max_length=5)
+    thresholds: Thresholds
+
+
 class EnsembleFile(BaseModel):
     """What `ensemble.json` holds; all else is read from the members, which describe themselves."""
 
@@ -57,13 +68,14 @@ class EnsembleFile(BaseModel):
     combine: Combination
     weights: Weights
     members: tuple[MemberFile, ...] = Field(min_length=2)
+    calibration: EnsembleCalibration | None = Field(default=None, exclude_if=lambda found: found is None)
 
 
 class EnsemblePredictor(AnyPredictor):
     """Members of any backbone and input size; each sees the photo as it would alone.
 
-    The most cautious member's confidence holds for all. A photo is poor where it breaks the limits of every member
-    that has a gate, and foreign by the mean of theirs.
+    The most cautious member's confidence holds for all, unless their combined answer was calibrated. A photo is poor
+    where it breaks the limits of every member that has a gate, and foreign by the mean of theirs.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917  # the members, how they combine, and what every predictor takes
@@ -74,13 +86,17 @@ class EnsemblePredictor(AnyPredictor):
         identity: ModelIdentity,
         tta: Tta = "none",
         limits: DecodeLimits | None = None,
+        calibration: EnsembleCalibration | None = None,
     ) -> None:
         thresholds = max((member.metadata.thresholds for member in members), key=lambda each: each.min_confidence)
+        if calibration is not None:
+            thresholds = calibration.thresholds
         quality_limits = loosest([member.gate.quality for member in members if member.gate is not None])
         super().__init__(identity, thresholds, tta, limits, quality_limits)
         self._members = tuple(members)
         self.weights = tuple(weights)
         self.combination: Combination = combine
+        self.calibration = calibration
 
     @property
     @override
@@ -93,6 +109,16 @@ class EnsemblePredictor(AnyPredictor):
         total = sum(self.weights)
         return tuple(weight / total for weight in self.weights)
 
+    @property
+    @override
+    def temperature(self) -> float:
+        return 1.0 if self.calibration is None else self.calibration.temperature
+
+    @property
+    @override
+    def class_prior(self) -> tuple[float, ...] | None:
+        return None if self.calibration is None else self.calibration.class_prior
+
     @override
     def views_by_network(self, image: UInt8Image) -> Mapping[Preprocessing, UInt8Image]:
         one_each = {member.metadata.preprocessing: member for member in self._members}
@@ -100,7 +126,7 @@ class EnsemblePredictor(AnyPredictor):
 
     @override
     def combine(self, answers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return combine_answers(answers, self.weights, self.combination)
+        return combine_answers(answers, self.weights, self.combination, self.temperature)
 
 
 def load_model(config: AppConfig) -> AnyPredictor:
@@ -182,16 +208,18 @@ def _load_ensemble(  # noqa: PLR0913, PLR0917  # what every loader takes, and th
     paths = [_checked(found.path, member) for member in description.members]
     members = [load_predictor(FoundModel(path, found.source), device, tta=tta, threads=threads) for path in paths]
     counts = Counter(member.metadata.name for member in members)
-    content = json.dumps([description.combine, *((member.sha256, member.weight) for member in description.members)])
+    parts: list[object] = [description.combine, *((member.sha256, member.weight) for member in description.members)]
+    if description.calibration is not None:
+        parts.append(description.calibration.model_dump(mode="json"))
     identity = ModelIdentity(
         name=" + ".join(f"{count} x {name}" for name, count in counts.items()),
-        version=hashlib.sha256(content.encode()).hexdigest()[:12],
+        version=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12],
         source=found.source,
         path=str(found.path),
         members=tuple(map(str, paths)),
     )
     weights = [member.weight for member in description.members]
-    return EnsemblePredictor(members, weights, description.combine, identity, tta, limits)
+    return EnsemblePredictor(members, weights, description.combine, identity, tta, limits, description.calibration)
 
 
 def _checked(ensemble: Path, member: MemberFile) -> Path:

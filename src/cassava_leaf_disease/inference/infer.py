@@ -61,6 +61,7 @@ def _ask_triton(settings: InferConfig, paths: Sequence[Path]) -> Prediction | li
         answers = [client.predict_bytes(data, name=name, top_k=settings.top_k) for name, data in photos]
         if settings.plant:
             served = client.describe()
-            pooling = pooling_of([each.metadata for each in served.members], [each.weight for each in served.members])
+            weights = [each.weight for each in served.members]
+            pooling = pooling_of([each.metadata for each in served.members], weights, served.class_prior)
             return combine_photos(answers, served.thresholds.min_confidence, pooling)
     return answers[0] if isinstance(settings.image_path, Path) else answers

@@ -84,6 +84,16 @@ class AnyPredictor(ABC):
         return (1.0,)
 
     @property
+    @abstractmethod
+    def temperature(self) -> float:
+        """What the logits of its answer, a single network's or the combined one's, are divided by."""
+
+    @property
+    def class_prior(self) -> tuple[float, ...] | None:
+        """What several models answer on average, where their combined answer was calibrated."""
+        return None
+
+    @property
     def min_confidence(self) -> float:
         """The probability from which an answer is a diagnosis."""
         return self.thresholds.min_confidence
@@ -234,6 +244,11 @@ class Predictor(AnyPredictor):
     @override
     def members(self) -> "tuple[Predictor, ...]":
         return (self,)
+
+    @property
+    @override
+    def temperature(self) -> float:
+        return self.metadata.temperature
 
     @override
     def views_by_network(self, image: UInt8Image) -> Mapping[Preprocessing, UInt8Image]:

@@ -10,7 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
 from cassava_leaf_disease.inference.vote import Combination
-from cassava_leaf_disease.modeling.metadata import GateRecord, ModelMetadata, QualityLimits, Thresholds
+from cassava_leaf_disease.modeling.metadata import (
+    GateRecord,
+    ModelMetadata,
+    PositiveProbability,
+    QualityLimits,
+    Thresholds,
+)
 
 PREPROCESS: Final = "preprocess"
 CHECK: Final = "check"  # before a `preprocess` of DALI
@@ -43,7 +49,10 @@ class ServedMember(BaseModel):
 
 
 class ServedModel(BaseModel):
-    """The self-description of a served repository, a parameter of its ensemble model."""
+    """The self-description of a served repository, a parameter of its ensemble model.
+
+    `temperature` and `class_prior` are those of the members' combined answer, where that was calibrated.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
@@ -52,6 +61,8 @@ class ServedModel(BaseModel):
     version: str
     members: tuple[ServedMember, ...] = Field(min_length=1)
     combine: Combination
+    temperature: float = Field(default=1.0, gt=0, exclude_if=lambda temperature: temperature == 1)
+    class_prior: tuple[PositiveProbability, ...] | None = Field(default=None, exclude_if=lambda prior: prior is None)
     tta: str
     views: tuple[str, ...]
     thresholds: Thresholds
@@ -113,5 +124,6 @@ class VoteSettings(BaseModel):
 
     voters: tuple[Voter, ...]
     combine: Combination
+    temperature: float = Field(default=1.0, gt=0)
     views: int
     digest: str

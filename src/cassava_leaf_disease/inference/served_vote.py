@@ -33,7 +33,8 @@ def vote(
         mean_over_views(each.logits.reshape(photos, settings.views, -1), voter.temperature)
         for voter, each in zip(settings.voters, outputs, strict=True)
     ]
-    probabilities = combine_answers(np.stack(members), [voter.weight for voter in settings.voters], settings.combine)
+    weights = [voter.weight for voter in settings.voters]
+    probabilities = combine_answers(np.stack(members), weights, settings.combine, settings.temperature)
     if not any(gates):
         return probabilities, None
     foreign = [_foreign(gate, each, settings.views) for gate, each in zip(gates, outputs, strict=True)]

@@ -23,18 +23,24 @@ def mean_over_views(logits: npt.NDArray[np.floating], temperature: float) -> Flo
     return mean
 
 
-def combine_answers(probabilities: Float64Array, weights: Sequence[float], combine: Combination) -> Float64Array:
+def combine_answers(
+    probabilities: Float64Array, weights: Sequence[float], combine: Combination, temperature: float = 1.0
+) -> Float64Array:
     """The weighted mean `(N, C)` of answers `(M, N, C)`: of their probabilities, or of their logits.
 
     Logits are taken as logarithms of the probabilities, which differ from them by a number for each photo that
-    the softmax takes out again.
+    the softmax takes out again; so `temperature` divides those of the mean.
     """
     shares = np.asarray(weights, np.float64) / np.sum(weights)
     if combine == "probabilities":
         mean: Float64Array = np.tensordot(shares, probabilities, axes=1)
-        return mean
-    logarithms = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
-    return softmax(np.tensordot(shares, logarithms, axes=1))
+        return mean if temperature == 1 else softmax(_logarithms(mean) / temperature)
+    return softmax(np.tensordot(shares, _logarithms(probabilities), axes=1) / temperature)
+
+
+def _logarithms(probabilities: Float64Array) -> Float64Array:
+    logarithms: Float64Array = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+    return logarithms
 
 
 def combine_foreign(foreign: Float64Array) -> list[float | None]:

@@ -35,7 +35,7 @@ class TritonAnswerer:
         identity = self._client.identity(served)
         self._note(identity)
         members = tuple(member.metadata for member in served.members)
-        pooling = pooling_of(members, [member.weight for member in served.members])
+        pooling = pooling_of(members, [member.weight for member in served.members], served.class_prior)
         return About(identity, members, served.views, served.thresholds.min_confidence, pooling)
 
     async def is_ready(self) -> bool:

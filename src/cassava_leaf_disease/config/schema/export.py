@@ -6,15 +6,16 @@ from pydantic import Field, model_validator
 
 from cassava_leaf_disease.config.schema.base import AbsolutePath, Fraction, Section
 
-Precision = Literal["fp32", "fp16", "fp16_weights", "int8"]
+Precision = Literal["fp32", "fp16", "fp16_weights", "int8_weights", "int8"]
 
 
 class Int8Config(Section):
     """Weights and activations of convolutions in int8, calibrated on photos of the training part.
 
-    Convolutions stay in float32, the noisiest first, until logits of training photos are off by at most `max_noise`
-    (mean square, as a fraction of their own), `min_agreement` of the answers about validation photos are the
-    checkpoint's, and at most `max_accuracy_loss` of them turn from right to wrong on balance.
+    `int8_weights` takes the photos and the limits of the answers, too. In `int8` convolutions stay in float32, the
+    noisiest first, until logits of training photos are off by at most `max_noise` (mean square, as a fraction of their
+    own), `min_agreement` of the answers about validation photos are the checkpoint's, and at most `max_accuracy_loss`
+    of them turn from right to wrong on balance.
     """
 
     calibration_photos: int = Field(ge=4, le=10_000)
@@ -69,7 +70,8 @@ class ExportConfig(Section):
     """A model file without PyTorch, beside the checkpoint or at `output_path`.
 
     `precision` is that of weights and arithmetic, or of the weights alone. `tolerance` is the largest difference of a
-    probability (null: 0.0001 in fp32, 0.005 in fp16, none in int8, which has limits of its own).
+    probability (null: 0.0001 in fp32, 0.005 in fp16, 0.05 in int8_weights, none in int8; these two have limits of
+    their own in `int8`).
     """
 
     precision: Precision

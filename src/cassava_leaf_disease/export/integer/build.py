@@ -60,7 +60,7 @@ def to_int8(
         )
     few = max(1, round(len(calibration) * _CHOOSING))
     ranging, choosing = calibration.images[few:], calibration.images[:few]
-    observed = observe(model, tensors_to_observe(model), _batches(ranging, spec), available_cpus())
+    observed = observe(model, tensors_to_observe(model), normalized_batches(ranging, spec), available_cpus())
     statistics = {name: Statistics(best_range(each), each.channel_means) for name, each in observed.items()}
     found = choose(model, statistics, lambda graph, first: logits_of(graph, choosing[:first], spec), max_noise, accepts)
     if len(found.in_float) == len(nodes):
@@ -84,9 +84,10 @@ def logits_of(model: "onnx.ModelProto", images: np.ndarray, spec: Preprocessing)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = available_cpus(), 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run([LOGITS], {INPUT_NAME: batch})[0] for batch in _batches(images, spec)])
+    return np.concatenate([session.run([LOGITS], {INPUT_NAME: batch})[0] for batch in normalized_batches(images, spec)])
 
 
-def _batches(images: np.ndarray, spec: Preprocessing) -> Iterator[FloatArray]:
+def normalized_batches(images: np.ndarray, spec: Preprocessing) -> Iterator[FloatArray]:
+    """Pictures `(N, S, S, 3)` uint8 as a network takes them, few at a time."""
     for start in range(0, len(images), _BATCH):
         yield normalize(images[start : start + _BATCH], spec)

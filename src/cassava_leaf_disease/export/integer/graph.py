@@ -189,16 +189,21 @@ class _Writer:
         return name
 
 
-def quantize_weight(weight: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Whole numbers from -64 to 64 and the scale of each output channel, with the least squared error of each."""
+def quantize_weight(
+    weight: npt.NDArray[np.float64], most: int = MAX_WEIGHT
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Whole numbers from -`most` to `most` and the scale of each output channel, with the least squared error of each.
+
+    Output channels lie along the first axis.
+    """
     flat = weight.reshape(len(weight), -1)
     largest = np.maximum(np.abs(flat).max(axis=1, keepdims=True), 1e-12)
-    best, least = largest / MAX_WEIGHT, np.full(largest.shape, np.inf)
+    best, least = largest / most, np.full(largest.shape, np.inf)
     for shrink in _SHRINKING:
-        scale = largest * shrink / MAX_WEIGHT
-        error = np.square(_rounded(flat, scale) * scale - flat).sum(axis=1, keepdims=True)
+        scale = largest * shrink / most
+        error = np.square(_rounded(flat, scale, most) * scale - flat).sum(axis=1, keepdims=True)
         best, least = np.where(error < least, scale, best), np.minimum(error, least)
-    return _rounded(flat, best).reshape(weight.shape), best[:, 0]
+    return _rounded(flat, best, most).reshape(weight.shape), best[:, 0]
 
 
 def mean_error(off: npt.NDArray[np.float64], channel_means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -211,8 +216,8 @@ def mean_error(off: npt.NDArray[np.float64], channel_means: npt.NDArray[np.float
     return np.asarray((off.sum(axis=(2, 3)) * of_each).sum(axis=1))
 
 
-def _rounded(values: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.asarray(np.rint(values / scale).clip(-MAX_WEIGHT, MAX_WEIGHT))
+def _rounded(values: npt.NDArray[np.float64], scale: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.float64]:
+    return np.asarray(np.rint(values / scale).clip(-most, most))
 
 
 def _dequantized(name: str) -> str:

@@ -74,6 +74,7 @@ class Plan:
         return VoteSettings(
             voters=tuple(voters),
             combine=self.description.combine,
+            temperature=self.description.temperature,
             views=self.views,
             digest=self.description.digest,
         )

@@ -125,6 +125,8 @@ def _plan(config: AppConfig, settings: TritonConfig, predictor: AnyPredictor, fe
             for index, (member, weight) in enumerate(zip(members, weights, strict=True))
         ),
         combine=together.combination if together else "probabilities",
+        temperature=together.temperature if together else 1.0,  # a single network has its own inside
+        class_prior=predictor.class_prior,
         tta=config.infer.tta,
         views=predictor.views,
         thresholds=predictor.thresholds,
