@@ -5,7 +5,7 @@
     just ship-model --checkpoint a/best.ckpt b/best.ckpt …   # or ensemble.json: two networks that answer as one
 
 Several checkpoints become one file, whose combined answer is calibrated anew where they share a split (an
-`ensemble.json` is taken as it stands). The file is in the first of `PRECISIONS` in which it is small enough.
+`ensemble.json` is taken as it stands).
 
 Writes `assets/default_model.onnx` and its `.drift.json`, `docs/results/default_model.json`, and the tables between the
 marks in `docs/model-card.md`. Everything is measured here, on this machine's CPU, with the commands that a user types.
@@ -34,7 +34,8 @@ ASSET = ROOT / "src" / "cassava_leaf_disease" / "assets" / "default_model.onnx"
 RECORD = ROOT / "docs" / "results" / "default_model.json"
 CARD = ROOT / "docs" / "model-card.md"
 MAX_BYTES = 6_000_000
-PRECISIONS = ("fp16_weights", "int8_weights")  # with int8 arithmetic browsers are slower, and answer otherwise
+# Of one network, and of several: with arithmetic in int8 browsers are slower, and answer otherwise than servers.
+PRECISIONS = ("fp16_weights", "int8_weights")
 TIMED_PHOTOS = 32
 _ABOUT: Final = ("git_commit", "backbone", "data_fingerprint", "created_at", "version", "split")
 
@@ -60,9 +61,13 @@ def ship(options: argparse.Namespace, folder: Path) -> int:
     words = [f"infer.checkpoint_path={checkpoint}"]
     if len(options.checkpoint) > 1 and one_split:
         cassava("calibrate", *words, *places)
-    exported = export(options.precision or PRECISIONS, [*words, *places], folder)
-    if exported is None:
+    precision = options.precision or PRECISIONS[len(members) > 1]
+    made = folder / ASSET.name  # the one before it stays until this one is known to be small enough
+    exported = cassava("export", *words, f"export.output_path={made}", f"export.precision={precision}", *places)
+    if exported["bytes"] > MAX_BYTES:
+        sys.stderr.write(f"{precision}: {exported['bytes']} bytes; expected at most {MAX_BYTES}\n")
         return 1
+    shutil.copyfile(made, ASSET)
     part = "test" if all(about["split"]["photos"].get("test") for about in members) else "val"
     asked = [f"evaluate.part={part}", *places]
     record = {
@@ -107,24 +112,12 @@ def join(checkpoints: Sequence[Path], folder: Path) -> Path:
     return path
 
 
-def export(precisions: Sequence[str], words: Sequence[str], folder: Path) -> dict[str, Any] | None:
-    """Puts the file into its place, in the first precision in which it is small enough; None where it never is."""
-    made = folder / ASSET.name
-    for precision in precisions:
-        exported = cassava("export", *words, f"export.output_path={made}", f"export.precision={precision}")
-        if exported["bytes"] <= MAX_BYTES:
-            shutil.copyfile(made, ASSET)
-            return exported
-        sys.stderr.write(f"{precision}: {exported['bytes']} bytes; expected at most {MAX_BYTES}\n")
-    return None
-
-
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, required=True, nargs="+", help="one, several, or an ensemble.json")
     parser.add_argument("--data", type=Path, required=True, help="the photos that it was trained on")
-    parser.add_argument("--precision", nargs=1, help=f"instead of the first of {', '.join(PRECISIONS)} that fits")
+    parser.add_argument("--precision", help=f"instead of {PRECISIONS[0]} for one network, {PRECISIONS[1]} for several")
     parser.add_argument("--command", default="cassava train experiment=default_model model.pretrained=true")
     parser.add_argument("--hardware", required=True, help="that it was trained on")
     parser.add_argument("--seconds", type=float, required=True, help="that the training took")

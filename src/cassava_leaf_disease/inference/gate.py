@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cassava_leaf_disease.domain import Check, Verdict
-from cassava_leaf_disease.errors import CheckpointError, ConfigError
+from cassava_leaf_disease.errors import CheckpointError
 from cassava_leaf_disease.imaging.quality import PhotoQuality
 from cassava_leaf_disease.inference.engines.base import EngineOutputs
 from cassava_leaf_disease.inference.ood import check_arrays, score_outputs
@@ -79,6 +79,9 @@ class EnsembleGate:
         return limits
 
 
+AnyGate = Gate | EnsembleGate
+
+
 @dataclass(frozen=True)
 class Judgement:
     """A verdict, why it is no diagnosis, and what was looked at."""
@@ -88,7 +91,7 @@ class Judgement:
     checks: tuple[Check, ...]
 
 
-def open_gate(metadata: ModelMetadata, arrays: GateArrays | None, origin: str) -> Gate | EnsembleGate | None:
+def open_gate(metadata: ModelMetadata, arrays: GateArrays | None, origin: str) -> AnyGate | None:
     """The gate of a model file, None where none was fitted; `origin` is what error messages call the file.
 
     Raises:
@@ -102,20 +105,6 @@ def open_gate(metadata: ModelMetadata, arrays: GateArrays | None, origin: str) -
             start += size
         return EnsembleGate(tuple(gates)) if gates else None
     return _open_one(metadata, arrays, origin)
-
-
-def single_gate(gate: Gate | EnsembleGate | None, origin: str) -> Gate | None:
-    """The gate of one network, for those who keep a gate for each; `origin` is the file that it is from.
-
-    Raises:
-        ConfigError: The file holds several networks with gates.
-    """
-    if isinstance(gate, EnsembleGate):
-        raise ConfigError(
-            f"{origin}: several networks with gates in one file, which has no place here; "
-            "type infer.checkpoint_path=ensemble.json of the models that it was exported from"
-        )
-    return gate
 
 
 def _open_one(metadata: ModelMetadata, arrays: GateArrays | None, origin: str) -> Gate | None:

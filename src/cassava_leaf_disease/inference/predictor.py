@@ -234,6 +234,7 @@ class Predictor(AnyPredictor):
             name=described.name, version=described.version, source=found.source, path=str(found.path)
         )
         self.gate = open_gate(described, engine.gate_arrays, str(found.path))
+        self.gate_arrays = engine.gate_arrays
         quality_limits = None if self.gate is None else self.gate.quality
         super().__init__(identity, described.thresholds, tta, limits, quality_limits)
         self.metadata = described

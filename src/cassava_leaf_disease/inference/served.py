@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
 from cassava_leaf_disease.inference.vote import Combination
 from cassava_leaf_disease.modeling.metadata import (
-    GateRecord,
     ModelMetadata,
     PositiveProbability,
     QualityLimits,
@@ -102,25 +101,24 @@ class MemberSettings(BaseModel):
 
 
 class Voter(BaseModel):
-    """A member as `vote` knows it: the tensors in which its answers arrive, its weight, its gate.
+    """A member as `vote` knows it: the tensors in which its answers arrive, its weight, what its file says of itself.
 
-    The arrays of the gate lie in a file of that name beside the model.
+    `gate_file`, beside the model, has the arrays of its gate, or of the gates of the networks in it; null without any.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     logits: str
     features: str | None
-    temperature: float
     weight: float
-    gate: GateRecord | None
-    gate_file: str
+    metadata: ModelMetadata
+    gate_file: str | None
 
 
 class VoteSettings(BaseModel):
     """What `vote` is told: its members, and the digest that it answers with."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     voters: tuple[Voter, ...]
     combine: Combination

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from cassava_leaf_disease.errors import CheckpointError
 from cassava_leaf_disease.inference.engines.base import EngineOutputs
-from cassava_leaf_disease.inference.gate import Gate
+from cassava_leaf_disease.inference.gate import AnyGate
 from cassava_leaf_disease.inference.served import VoteSettings
 from cassava_leaf_disease.inference.vote import combine_answers, combine_foreign, mean_over_views
 
@@ -15,7 +15,7 @@ Float64Array = npt.NDArray[np.float64]
 
 
 def vote(
-    settings: VoteSettings, gates: Sequence[Gate | None], outputs: Sequence[EngineOutputs]
+    settings: VoteSettings, gates: Sequence[AnyGate | None], outputs: Sequence[EngineOutputs]
 ) -> tuple[Float64Array, Float64Array | None]:
     """Class probabilities `(N, C)` of N photos, and how foreign they are `(N,)`, None where no member has a gate.
 
@@ -30,7 +30,7 @@ def vote(
         )
     photos = len(outputs[0].logits)
     members = [
-        mean_over_views(each.logits.reshape(photos, settings.views, -1), voter.temperature)
+        mean_over_views(each.logits.reshape(photos, settings.views, -1), voter.metadata.temperature)
         for voter, each in zip(settings.voters, outputs, strict=True)
     ]
     weights = [voter.weight for voter in settings.voters]
@@ -41,7 +41,7 @@ def vote(
     return probabilities, np.array(combine_foreign(np.stack(foreign)), np.float64)
 
 
-def _foreign(gate: Gate | None, outputs: EngineOutputs, views: int) -> Float64Array:
+def _foreign(gate: AnyGate | None, outputs: EngineOutputs, views: int) -> Float64Array:
     """`(N,)`: the mean over the views; NaN without a gate."""
     photos = len(outputs.logits)
     if gate is None:

@@ -26,7 +26,7 @@ _PNG_LEVEL: Final = 3  # half the time of 6, for a twentieth more bytes
 
 @dataclass(frozen=True)
 class About:
-    """What answers: its identity, the self-descriptions of its model files, and how a plant's photos become one."""
+    """What answers: its identity, the self-descriptions of its networks, and how a plant's photos become one."""
 
     identity: ModelIdentity
     members: tuple[ModelMetadata, ...]
@@ -104,7 +104,7 @@ class LocalAnswerer:
         predictor = self.keeper.require().predictor
         return About(
             predictor.identity,
-            tuple(member.metadata for member in predictor.members),
+            predictor.described,
             predictor.views,
             predictor.min_confidence,
             pooling_for(predictor),

@@ -36,7 +36,8 @@ class TritonAnswerer:
         self._note(identity)
         members = tuple(member.metadata for member in served.members)
         pooling = pooling_of(members, [member.weight for member in served.members], served.class_prior)
-        return About(identity, members, served.views, served.thresholds.min_confidence, pooling)
+        described = tuple(each for member in members for each in member.members or (member,))
+        return About(identity, described, served.views, served.thresholds.min_confidence, pooling)
 
     async def is_ready(self) -> bool:
         """Whether the server has the model loaded."""

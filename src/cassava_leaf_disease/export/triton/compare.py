@@ -17,7 +17,6 @@ from cassava_leaf_disease.errors import CassavaError
 from cassava_leaf_disease.export.triton.model_configs import Plan
 from cassava_leaf_disease.imaging.decode import read_image
 from cassava_leaf_disease.inference.engines.base import EngineOutputs
-from cassava_leaf_disease.inference.gate import single_gate
 from cassava_leaf_disease.inference.predictor import AnyPredictor, Prepared
 from cassava_leaf_disease.inference.served import PIXELS
 from cassava_leaf_disease.inference.served_vote import vote
@@ -70,8 +69,7 @@ def _differences(
         views = prepared[member.metadata.preprocessing]  # (V, S, S, 3)
         answers = session.run(None, {PIXELS: views if len(views) == 1 else views[None]})  # logits, features if any
         outputs.append(EngineOutputs(*answers))
-    gates = [single_gate(member.gate, member.identity.path) for member in predictor.members]
-    probabilities, foreign = vote(plan.vote_settings(), gates, outputs)
+    probabilities, foreign = vote(plan.vote_settings(), [member.gate for member in predictor.members], outputs)
     expected = predictor.ask_each([prepared])
     difference = float(np.abs(probabilities - predictor.combine(expected.probabilities)).max())
     if foreign is None:

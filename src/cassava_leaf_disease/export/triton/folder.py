@@ -15,9 +15,8 @@ from cassava_leaf_disease.export.triton.model_configs import WARM_UP_FILE, Plan
 from cassava_leaf_disease.export.triton.pbtxt import Message, to_pbtxt
 from cassava_leaf_disease.export.triton.vendor import PACKAGE, needed_files
 from cassava_leaf_disease.inference import served
-from cassava_leaf_disease.inference.gate import Gate
 from cassava_leaf_disease.inference.served import MemberSettings
-from cassava_leaf_disease.modeling.gate_arrays import encode_arrays
+from cassava_leaf_disease.modeling.gate_arrays import GateArrays, encode_arrays
 
 if TYPE_CHECKING:
     import onnx
@@ -36,9 +35,9 @@ from {module} import TritonPythonModel  # noqa: E402, F401
 
 
 def write_folder(
-    folder: Path, plan: Plan, graphs: Mapping[str, "onnx.ModelProto"], gates: Sequence[Gate | None]
+    folder: Path, plan: Plan, graphs: Mapping[str, "onnx.ModelProto"], gates: Sequence[GateArrays | None]
 ) -> None:
-    """Fills an empty folder; `graphs` maps the members' names to their graphs, `gates` are theirs in that order."""
+    """Fills an empty folder; `graphs` maps the members' names to their graphs, `gates` are theirs in their order."""
     models = folder / "models"
     if plan.settings.preprocess == "dali":
         _write_python(models, model_configs.check_config(plan), "check")
@@ -52,9 +51,9 @@ def write_folder(
         told = MemberSettings(file=GRAPH_FILE, threads=plan.cpus)
         _write_member(folder, plan, member.model, model_configs.member_config(plan, member, told), graphs[member.model])
     vote = _write_python(models, model_configs.vote_config(plan), "vote")
-    for voter, gate in zip(plan.vote_settings().voters, gates, strict=True):
-        if gate is not None:
-            _write(vote / voter.gate_file, encode_arrays(gate.arrays))
+    for voter, arrays in zip(plan.vote_settings().voters, gates, strict=True):
+        if voter.gate_file is not None:
+            _write(vote / voter.gate_file, encode_arrays(arrays or {}))
     ensemble = _write_config(models, model_configs.ensemble_config(plan))
     _write(ensemble / "README.md", "An ensemble has no file; its version folder only has to be there.\n")
     _write(folder / "requirements.txt", _requirements(plan))

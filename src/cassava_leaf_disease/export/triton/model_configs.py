@@ -13,6 +13,7 @@ from cassava_leaf_disease.imaging.preprocess import Preprocessing
 from cassava_leaf_disease.imaging.quality import PhotoQuality
 from cassava_leaf_disease.inference import served
 from cassava_leaf_disease.inference.served import PreprocessSettings, ServedMember, ServedModel, Voter, VoteSettings
+from cassava_leaf_disease.modeling.metadata import ModelMetadata
 
 WARM_UP_FILE: Final = "leaf"  # in a model's folder `warmup`
 _GPU_QUEUE_DELAY_US: Final = 2_000
@@ -64,10 +65,9 @@ class Plan:
             Voter(
                 logits=f"logits_{index}",
                 features=f"features_{index}" if member.model in self.features else None,
-                temperature=member.metadata.temperature,
                 weight=member.weight,
-                gate=member.metadata.gate,
-                gate_file=f"gate_{index}.json",
+                metadata=member.metadata,
+                gate_file=f"gate_{index}.json" if _has_gate(member.metadata) else None,
             )
             for index, member in enumerate(self.description.members)
         ]
@@ -78,6 +78,10 @@ class Plan:
             views=self.views,
             digest=self.description.digest,
         )
+
+
+def _has_gate(metadata: ModelMetadata) -> bool:
+    return any(each.gate is not None for each in metadata.members or (metadata,))
 
 
 def preprocess_config(plan: Plan) -> Message:

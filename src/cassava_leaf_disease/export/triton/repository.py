@@ -23,7 +23,6 @@ from cassava_leaf_disease.export.triton.model_configs import Plan
 from cassava_leaf_disease.imaging.decode import DecodeLimits
 from cassava_leaf_disease.inference.discover import find_model
 from cassava_leaf_disease.inference.ensemble import EnsemblePredictor, load_found
-from cassava_leaf_disease.inference.gate import single_gate
 from cassava_leaf_disease.inference.ood import NEEDS_FEATURES
 from cassava_leaf_disease.inference.predictor import AnyPredictor, Predictor, is_exported
 from cassava_leaf_disease.inference.served import ServedMember, ServedModel
@@ -97,8 +96,7 @@ def export_triton(config: AppConfig) -> TritonResult:
     plan = _plan(config, settings, predictor, [features for _, features in graphs])
     with replacing_folder(target) as folder:
         by_name = {member.model: graph for member, (graph, _) in zip(plan.description.members, graphs, strict=True)}
-        gates = [single_gate(member.gate, member.identity.path) for member in predictor.members]
-        write_folder(folder, plan, by_name, gates)
+        write_folder(folder, plan, by_name, [member.gate_arrays for member in predictor.members])
         (folder / DESCRIPTION_FILE).write_text(plan.description.model_dump_json(indent=2) + "\n", encoding="utf-8")
         comparison = compare(predictor, plan, list(by_name.values()), config.paths.data_dir)
         _check(comparison, tolerance, target)
@@ -156,8 +154,8 @@ def _graph(member: Predictor) -> tuple["onnx.ModelProto", int | None]:
         from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
 
         model = to_onnx(restore_network(load_checkpoint(path), path), member.metadata)
-    gate = single_gate(member.gate, str(path))
-    wants_features = gate is not None and gate.record.score in NEEDS_FEATURES
+    gates = [each.gate for each in member.metadata.members or (member.metadata,)]
+    wants_features = any(gate is not None and gate.score in NEEDS_FEATURES for gate in gates)
     return model, take_pixels(model, member.metadata.preprocessing, len(member.views), features=wants_features)
 
 

@@ -11,7 +11,7 @@ import triton_python_backend_utils as pb_utils
 from cassava_leaf_disease.errors import CheckpointError
 from cassava_leaf_disease.export.triton.backend.settings import error_text, read_settings
 from cassava_leaf_disease.inference.engines.base import EngineOutputs
-from cassava_leaf_disease.inference.gate import Gate
+from cassava_leaf_disease.inference.gate import AnyGate, open_gate
 from cassava_leaf_disease.inference.served import FOREIGN, MODEL, PROBABILITIES, Voter, VoteSettings
 from cassava_leaf_disease.inference.served_vote import vote
 from cassava_leaf_disease.modeling.gate_arrays import decode_arrays
@@ -53,7 +53,8 @@ def _read(request: Any, name: str) -> npt.NDArray[np.float32]:  # noqa: ANN401
     return values
 
 
-def _read_gate(voter: Voter, folder: Path) -> Gate | None:
-    if voter.gate is None:
+def _read_gate(voter: Voter, folder: Path) -> AnyGate | None:
+    if voter.gate_file is None:
         return None
-    return Gate(voter.gate, decode_arrays((folder / voter.gate_file).read_text(encoding="utf-8"), voter.gate_file))
+    arrays = decode_arrays((folder / voter.gate_file).read_text(encoding="utf-8"), voter.gate_file)
+    return open_gate(voter.metadata, arrays, voter.gate_file)
