@@ -4,6 +4,9 @@ import { type Answered, ask } from "./choose";
 import type { Diagnoser } from "./diagnoser";
 import { make } from "./dom";
 import { type Failure, describeFailure } from "./failures";
+import * as gifts from "./feedback/gifts";
+import { type Said, given, isWorthAsking } from "./feedback/said";
+import { takesFeedback } from "./offline/card";
 import type { History, Offline } from "./offline/contract";
 import { KEY_ITEM, storedKey } from "./offline/key";
 import { MOST_PHOTOS, type Photo, addFiles, letGo } from "./photos";
@@ -11,6 +14,8 @@ import { serverDiagnoser } from "./server";
 import { type Language, type Texts, fill, loadTexts, rememberLanguage } from "./texts";
 import { answerCard } from "./view/answer";
 import { failureCard } from "./view/failure";
+import { type FeedbackCard, type Talk, feedbackCard } from "./view/feedback";
+import { type GiftsPanel, giftsPanel } from "./view/gifts";
 import { header } from "./view/header";
 import { type HistoryPanel, historyPanel } from "./view/history";
 import { type InstallPrompt, type OfflinePanel, offlinePanel } from "./view/offline";
@@ -20,7 +25,7 @@ import { working } from "./view/working";
 type Screen =
   | { at: "choosing"; notices: string[]; wantsLeaves: boolean }
   | { at: "working"; stop: AbortController }
-  | { at: "answered"; answered: Answered }
+  | { at: "answered"; answered: Answered; talk: { now: Talk }; asks: Promise<boolean> }
   | { at: "failed"; failure: Failure };
 
 export class App {
@@ -28,7 +33,8 @@ export class App {
   private screen: Screen = { at: "choosing", notices: [], wantsLeaves: false };
   private readonly main = make("main");
   private readonly network = make("p", { class: "network", role: "status" });
-  private panels: { offline: OfflinePanel; history: HistoryPanel } | null = null;
+  private panels: { offline: OfflinePanel; history: HistoryPanel; gifts: GiftsPanel } | null = null;
+  private feedback: FeedbackCard | null = null;
   private installPrompt: InstallPrompt | null = null;
 
   constructor(
@@ -37,7 +43,10 @@ export class App {
     private readonly offline: Offline,
     private readonly history: History,
   ) {
-    addEventListener("online", () => this.showNetwork());
+    addEventListener("online", () => {
+      void this.showNetwork();
+      void this.settle();
+    });
     addEventListener("offline", () => this.showNetwork());
     addEventListener("beforeinstallprompt", (event) => {
       event.preventDefault();
@@ -46,6 +55,7 @@ export class App {
     addEventListener("appinstalled", () => this.offerInstalling(null));
     addEventListener("popstate", () => this.goBack());
     this.frame();
+    void this.settle();
   }
 
   /** All but the screen: drawn at first, and in each new language. */
@@ -55,12 +65,13 @@ export class App {
     document.title = `CassavaVision: ${page.heading}`;
     const offline = offlinePanel(this.texts, this.offline, () => this.showNetwork());
     const history = historyPanel(this.texts, this.history);
-    this.panels = { offline, history };
+    const given = giftsPanel(this.texts, { ...gifts, settle: () => this.settle() });
+    this.panels = { offline, history, gifts: given };
     this.root.replaceChildren(
       header(this.texts, (chosen) => void this.speak(chosen)),
       this.network,
       this.main,
-      make("aside", {}, offline.element, history.element),
+      make("aside", {}, offline.element, history.element, given.element),
       make("footer", {}, make("p", { class: "small" }, page.privacy)),
     );
     offline.installable(this.installPrompt);
@@ -87,14 +98,52 @@ export class App {
         return []; // drawn by `diagnose`, which moves its bar
       case "answered":
         return [
-          answerCard(texts, screen.answered, this.photos, {
-            heatmap: ({ file }) => screen.answered.diagnoser.heatmap(file, screen.answered.answer.predicted_class_id),
-            addLeaves: () => this.addLeaves(screen.answered),
-            another: () => this.nextPlant(),
-          }),
+          answerCard(
+            texts,
+            screen.answered,
+            this.photos,
+            {
+              heatmap: ({ file }) => screen.answered.diagnoser.heatmap(file, screen.answered.answer.predicted_class_id),
+              addLeaves: () => this.addLeaves(screen.answered),
+              another: () => this.nextPlant(),
+            },
+            this.question(screen),
+          ),
         ];
       case "failed":
         return [failureCard(texts.page, screen.failure, (key) => this.retry(key)), this.picker([], false)];
+    }
+  }
+
+  /** "Was this right?", once it is known whether the service wants to hear it. */
+  private question({ answered, talk, asks }: Screen & { at: "answered" }): HTMLElement {
+    const photos = this.photos;
+    const files = photos.map(({ file }) => file);
+    const { answer } = answered;
+    const add = async (said: Said) => {
+      const gift = { said, thumbnail: photos[0]?.thumbnail ?? null, given: given(answer, files, said) };
+      return (await gifts.add(gift)).id;
+    };
+    const count = given(answer, files, "right").length;
+    const card = feedbackCard(this.texts, answered, count, talk, { ...gifts, add, settle: () => this.settle() });
+    card.element.hidden = true;
+    void asks.then((asked) => {
+      card.element.hidden = !asked;
+    });
+    this.feedback = card;
+    return card.element;
+  }
+
+  /** Sends and deletes what people gave and it waits for; the failure where not all could be done. */
+  private async settle(): Promise<unknown> {
+    try {
+      await gifts.settle();
+      return null;
+    } catch (failure) {
+      return failure;
+    } finally {
+      await this.panels?.gifts.refresh();
+      await this.feedback?.refresh();
     }
   }
 
@@ -153,7 +202,8 @@ export class App {
       }
       return;
     }
-    this.show({ at: "answered", answered }, "heading");
+    const asks = isWorthAsking(answered.answer) ? takesFeedback() : Promise.resolve(false);
+    this.show({ at: "answered", answered, talk: { now: { at: "asking" } }, asks }, "heading");
     window.history.pushState(null, "");
     await this.remember(answered);
   }

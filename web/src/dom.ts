@@ -57,3 +57,9 @@ export function bar(name: string, part: number, words: string): HTMLElement {
   const attributes = { "aria-label": name, "aria-valuemin": 0, "aria-valuemax": 100, "aria-valuetext": words };
   return make("div", { class: "bar", role: "meter", "aria-valuenow": Math.round(part * 100), ...attributes }, filled);
 }
+
+/** A picture that lets go of its blob when it is drawn. */
+export function fleeting(blob: Blob, words: string): HTMLElement {
+  const url = URL.createObjectURL(blob);
+  return make("img", { src: url, alt: words, onload: () => URL.revokeObjectURL(url) });
+}

@@ -17,7 +17,7 @@ export function serverDiagnoser({ key, onSent }: ServerOptions): Diagnoser {
   const ask = (path: string, field: string, photos: Blob[], signal?: AbortSignal) => {
     const form = new FormData();
     photos.forEach((photo, index) => form.append(field, photo, photo instanceof File ? photo.name : `${index}.jpg`));
-    return post(path, form, key, onSent, signal);
+    return post(path, form, key, { onSent, signal });
   };
   return {
     photo: async (photo, signal) => JSON.parse(await (await ask("predict", "file", [photo], signal)).text()) as Prediction,
@@ -27,14 +27,17 @@ export function serverDiagnoser({ key, onSent }: ServerOptions): Diagnoser {
   };
 }
 
-/** By XMLHttpRequest, since `fetch` does not tell how much of an upload has been sent. */
-function post(
-  path: string,
-  form: FormData,
-  key: string | null,
-  onSent: ((part: number) => void) | undefined,
-  signal: AbortSignal | undefined,
-): Promise<Blob> {
+interface Sending {
+  onSent?: ((part: number) => void) | undefined;
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * By XMLHttpRequest, since `fetch` does not tell how much of an upload has been sent.
+ *
+ * @throws Refused, Unreachable, or an AbortError when `signal` says so.
+ */
+export function post(path: string, body: FormData | Blob, key: string | null, { onSent, signal }: Sending = {}): Promise<Blob> {
   const request = new XMLHttpRequest();
   return new Promise<Blob>((resolve, reject) => {
     signal?.throwIfAborted();
@@ -49,14 +52,14 @@ function post(
     request.onabort = () => reject(signal?.reason);
     request.onerror = request.ontimeout = () => reject(new Unreachable(path));
     request.onload = () => {
-      const body = request.response as Blob;
+      const reply = request.response as Blob;
       if (request.status === 200) {
-        resolve(body);
+        resolve(reply);
       } else {
-        body.text().then((text) => reject(refusal(request.status, text, request.getResponseHeader("Retry-After"))), reject);
+        reply.text().then((text) => reject(refusal(request.status, text, request.getResponseHeader("Retry-After"))), reject);
       }
     };
-    request.send(form);
+    request.send(body);
   });
 }
 

@@ -34,6 +34,11 @@ export function classOf(advice: Advice, classId: number): Advice["classes"][numb
   return found;
 }
 
+/** Whether the verdict is about the leaf, and not about the photo. */
+export function isJudged(verdict: Verdict): boolean {
+  return verdict === "diagnosis" || verdict === "uncertain";
+}
+
 /** The verdict about a photo or a plant in one sentence. */
 export function headline(advice: Advice, answer: Prediction): string {
   const healthy = answer.verdict === "diagnosis" && answer.predicted_class_id === HEALTHY;

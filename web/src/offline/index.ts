@@ -3,9 +3,9 @@
 import type { PlantPrediction, Prediction } from "../answer";
 import { type Diagnoser, Refused } from "../diagnoser";
 import { combinePhotos } from "./aggregate";
+import { modelCard } from "./card";
 import type { OfflineState } from "./contract";
 import { WASM_TRANSFER_BYTES } from "./download";
-import { keyHeaders } from "./key";
 import type { OfflineModel } from "./model";
 import type { Asked, Question, Told } from "./questions";
 import { ENGINE, MODEL_CACHE, WASM, addressOf, removeStored, storedModel } from "./store";
@@ -15,16 +15,10 @@ export { download } from "./download";
 const FIRST_TIMEOUT_MS = 30_000; // a slow network, and a service that reads its model for the first time
 const AGAIN_TIMEOUT_MS = 5000; // where there is a model already, a newer one is worth no longer wait
 
-/** What the service offers, as `GET /model` tells it. */
-interface Offer {
-  bytes: number;
-  sha256: string;
-}
-
 export async function offlineState(): Promise<OfflineState> {
   if (!isSupported()) return { supported: false, model: null, bytes: null, newer: false };
   const stored = await storedModel();
-  const offer = await offered(stored === null ? FIRST_TIMEOUT_MS : AGAIN_TIMEOUT_MS);
+  const offer = (await modelCard(stored === null ? FIRST_TIMEOUT_MS : AGAIN_TIMEOUT_MS))?.offline ?? null;
   const newer = stored !== null && offer !== null && offer.sha256 !== stored.sha256;
   const modelBytes = (newer || stored === null ? offer : stored)?.bytes ?? null;
   return {
@@ -37,16 +31,6 @@ export async function offlineState(): Promise<OfflineState> {
 
 function isSupported(): boolean {
   return isSecureContext && "caches" in window && "WebAssembly" in window && "OffscreenCanvas" in window;
-}
-
-async function offered(timeoutMs: number): Promise<Offer | null> {
-  if (!navigator.onLine) return null;
-  try {
-    const reply = await fetch(addressOf("model"), { headers: keyHeaders(), signal: AbortSignal.timeout(timeoutMs) });
-    return reply.ok ? ((await reply.json()) as { offline: Offer | null }).offline : null;
-  } catch {
-    return null; // no network: nothing is offered
-  }
 }
 
 function identityOf({ name, version, source }: OfflineModel) {

@@ -5,7 +5,7 @@ import type { Answered } from "../choose";
 import { ICONS, bar, icon, make } from "../dom";
 import type { Photo } from "../photos";
 import { type Texts, fill } from "../texts";
-import { classOf, confidenceWord, headline, hints, hundredths, leavesWanted, source } from "../words";
+import { classOf, confidenceWord, headline, hints, hundredths, isJudged, leavesWanted, source } from "../words";
 import { picture } from "./picture";
 
 export interface AnswerActions {
@@ -19,6 +19,7 @@ export function answerCard(
   { answer, by, moreLeaves }: Answered,
   photos: readonly Photo[],
   actions: AnswerActions,
+  feedback: HTMLElement,
 ): HTMLElement {
   const { advice, page } = texts;
   const tone = toneOf(answer);
@@ -39,6 +40,7 @@ export function answerCard(
     picture(page, photos, isJudged(answer.verdict) ? actions.heatmap : null),
     diagnosed && whatToDo(texts, answer.predicted_class_id),
     diagnosed && nextSteps(texts, answer.verdict, actions),
+    feedback,
     isJudged(answer.verdict) && possibilities(texts, answer),
     isPlant(answer) && eachPhoto(texts, answer),
     make(
@@ -76,11 +78,6 @@ function toneOf({ verdict, predicted_class_id }: Prediction): Tone {
     return predicted_class_id === HEALTHY ? "well" : "ill";
   }
   return verdict === "uncertain" ? "unsure" : "unusable";
-}
-
-/** Whether the verdict is about the leaf, and not about the photo. */
-function isJudged(verdict: Verdict): boolean {
-  return verdict === "diagnosis" || verdict === "uncertain";
 }
 
 function confidence({ advice, page }: Texts, { confidence }: Prediction): HTMLElement {

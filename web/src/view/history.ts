@@ -1,6 +1,6 @@
 /** "Past results": what this device keeps, to be saved, sent or deleted. */
 
-import { ICONS, icon, make } from "../dom";
+import { ICONS, fleeting, icon, make } from "../dom";
 import type { History, PastResult } from "../offline/contract";
 import { type Texts, fill } from "../texts";
 import { headline, hundredths } from "../words";
@@ -86,7 +86,7 @@ function line(texts: Texts, result: PastResult, remove: (id: number) => Promise<
   return make(
     "li",
     {},
-    thumbnail !== null && picture(thumbnail, page.history.photo),
+    thumbnail !== null && fleeting(thumbnail, page.history.photo),
     make(
       "div",
       {},
@@ -113,11 +113,6 @@ function whereItStands({ advice, page }: Texts, { by, refusal, serverAnswer }: P
   return serverAnswer === null
     ? `${page.answer.by_device} ${page.history.not_sent}`
     : fill(page.history.server_says, { verdict: headline(advice, serverAnswer) });
-}
-
-function picture(blob: Blob, words: string): HTMLElement {
-  const url = URL.createObjectURL(blob);
-  return make("img", { src: url, alt: words, onload: () => URL.revokeObjectURL(url) });
 }
 
 function download(file: File): void {
