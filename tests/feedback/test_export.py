@@ -56,6 +56,16 @@ def test_labelled_photos_are_a_data_set(filled: FeedbackStore, export: Export) -
     assert len(list((result.output_dir / "unlabelled_images").iterdir())) == 2
 
 
+@pytest.mark.parametrize("verdict", ["not_cassava", "poor_photo"])
+def test_a_refusal_that_was_right_is_no_label(  # noqa: PLR0917  fixtures
+    store: FeedbackStore, said: Say, photo: Photo, answer: Answer, export: Export, verdict: str
+) -> None:
+    store.add(said("right", answer=answer(4, 0.99).model_copy(update={"verdict": verdict})), photo(1))
+    result = export()
+
+    assert (sum(result.labelled.values()), result.unlabelled) == (0, 1)
+
+
 def test_extra_table_trains_with_the_labels(filled: FeedbackStore, export: Export) -> None:
     result = export()
 

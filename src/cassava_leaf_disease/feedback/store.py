@@ -90,8 +90,10 @@ class StoredFeedback:
 
     @property
     def label(self) -> int | None:
-        """The class that the person says it is."""
-        return self.answer.predicted_class_id if self.correct == "right" else self.correct
+        """The class that the person says it is; none where they say that a refusal was right."""
+        if self.correct != "right":
+            return self.correct
+        return self.answer.predicted_class_id if self.answer.verdict in {"diagnosis", "uncertain"} else None
 
 
 def open_store(url: str, photos: str | None = None, limits: DecodeLimits | None = None) -> "FeedbackStore":
