@@ -183,6 +183,15 @@ def serve_apart(built_page: Path, model: Path, tmp_path: Path) -> Iterator[Calla
         yield lambda **settings: stack.enter_context(serving(model, tmp_path, **settings))
 
 
+@pytest.fixture(scope="module")
+def serve_for_all(
+    built_page: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Served]]:
+    """Starts a service with settings of its own, which lasts for the tests of a module."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(serving(model, tmp_path_factory.mktemp("served"), **settings))
+
+
 @pytest.fixture(scope="session")
 def leaves() -> dict[str, bytes]:
     """Drawn leaves that the model knows by heart, by what it says of them; and photos that it refuses."""
