@@ -42,7 +42,8 @@ describe("a gift", () => {
     await settle();
 
     expect(await posted()).toEqual([["feedback", `${id}-0`], ["feedback", `${id}-1`]]);
-    const form = post.mock.calls[0]![1] as FormData;
+    const [, form, key] = post.mock.calls[0] as [string, FormData, string];
+    expect(key).toBe("key");
     expect(Object.fromEntries([...form].filter(([, value]) => typeof value === "string"))).toMatchObject({
       consent: "true",
       source: "page",
