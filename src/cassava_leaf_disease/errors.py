@@ -150,7 +150,8 @@ class MissingDependencyError(CassavaError):
     exit_code = 2
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} is not installed; type: pip install 'cassava-leaf-disease[{extra}]'")
+        wheel = f"pip install 'cassava-leaf-disease[{extra}]'"
+        super().__init__(f"{what} is not installed; type: {wheel}, in a clone: uv sync")
 
 
 def first_mistake(error: "ValidationError") -> str:

@@ -29,7 +29,7 @@ def test_profiles_and_services_are_those_of_the_file(words: list[str]) -> None:
     while rest[0] == "--profile":
         assert rest[1] in profiles
         rest = rest[2:]
-    assert rest[0] in ("up", "down", "logs", "build", "run")
+    assert rest[0] in ("up", "down", "logs", "build", "run", "stop")
     if rest[0] in ("build", "run"):
         assert next(word for word in rest[1:] if not word.startswith("-")) in COMPOSE
 
