@@ -31,5 +31,7 @@ def test_each_kind_of_bad_photo_has_its_own_status() -> None:
 def test_missing_library_names_the_command_that_installs_it() -> None:
     error = MissingDependencyError("PyTorch", "train")
 
-    assert str(error) == "PyTorch is not installed; type: pip install 'cassava-leaf-disease[train]', in a clone: uv sync"
+    assert (
+        str(error) == "PyTorch is not installed; type: pip install 'cassava-leaf-disease[train]', in a clone: uv sync"
+    )
     assert error.exit_code == 2
