@@ -235,6 +235,10 @@ class _Mapped(AnyPredictor):
     def members(self) -> Any:  # noqa: ANN401
         return (self,)
 
+    @property
+    def temperature(self) -> float:
+        return self.metadata.temperature
+
     def views_by_network(self, image: npt.NDArray[np.uint8]) -> Any:  # noqa: ANN401
         spec = self.metadata.preprocessing
         return {spec: views_of(image, spec, "none")}

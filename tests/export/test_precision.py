@@ -2,8 +2,9 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -146,7 +147,7 @@ def optimized(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     return onnx.load(folder / "optimized.onnx")
 
 
-def layers(weights: dict[str, npt.NDArray[np.float32]], nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
+def layers(weights: Mapping[str, npt.NDArray[Any]], nodes: list[onnx.NodeProto]) -> onnx.ModelProto:
     """A graph from `images` (N, 200, 1, 1) to `logits`."""
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 200, 1, 1])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", "c"])
@@ -172,7 +173,7 @@ def test_every_kind_of_layer_is_put_into_int8_along_its_output_channels() -> Non
         helper.make_node("MatMul", ["d", "product"], ["e"], "product"),
         helper.make_node("MatMul", ["e", "few"], ["logits"], "few"),
     ]
-    model = layers({**weights, **flat}, nodes)  # type: ignore[arg-type]
+    model = layers(weights | flat, nodes)
     assert tensors_to_average(model) == ["images"]
 
     light = to_int8_weights(model, {"images": np.zeros(200)})
