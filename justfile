@@ -49,7 +49,8 @@ automation:
 
 # all tests, on all cores; fails under 95% branch coverage
 test *arguments:
-    uv run pytest -n auto --dist worksteal --cov {{ arguments }}
+    uv run slipcover --json --out .slipcover.json -m pytest -n auto --dist worksteal {{ arguments }}
+    uv run slipcover --fail-under 95 --out .slipcover.json --merge .slipcover.json
 
 # some tests, without coverage: just check tests/data -k split
 check *arguments:

@@ -106,10 +106,7 @@ def test_batches_are_the_same_without_the_cache(photos_config: Config, tmp_path:
     assert (without.fingerprint, without.split_hash) == (with_cache.fingerprint, with_cache.split_hash)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning",  # Python 3.12
-    "ignore:Module cassava_leaf_disease was previously imported:coverage.exceptions.CoverageWarning",
-)
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")  # Python 3.12
 @pytest.mark.parametrize("synthetic", ["false", "true"])
 def test_batches_do_not_depend_on_the_number_of_workers(photos_config: Config, synthetic: str) -> None:
     overrides = (f"data.synthetic.enabled={synthetic}", "data.synthetic.train_size=60", "augment=strong")

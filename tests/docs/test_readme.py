@@ -38,10 +38,11 @@ def test_powershell_gets_the_same_two_commands() -> None:
 
 
 def test_the_test_command_runs_pytest_under_the_coverage_floor() -> None:
-    assert re.search(r"uv run pytest .*--cov ", ask_just("--show", "test"))
-    coverage = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["coverage"]
-    assert coverage["run"]["branch"] is True
-    assert coverage["report"]["fail_under"] >= 95
+    shown = ask_just("--show", "test")
+    coverage = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["slipcover"]
+    assert re.search(r"uv run slipcover .*--out (\S+) -m pytest .*\n.*uv run slipcover .*--merge \1\n", shown)
+    assert "--fail-under 95 " in shown
+    assert coverage["branch"] is True
 
 
 def test_the_first_command_answers_as_the_readme_shows(

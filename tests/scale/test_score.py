@@ -338,7 +338,7 @@ def table_of(folder: Path) -> Path:
 def kill_after_parts(parts: int, root: Path, model: Path, *words: str) -> None:
     """Runs the command in a process of its own, and kills it when so many parts stand."""
     command = [sys.executable, "-P", "-m", "cassava_leaf_disease", "score", f"infer.checkpoint_path={model}", *words]
-    surroundings = {**os.environ, "CASSAVA_ROOT": str(root), "COVERAGE_PROCESS_START": ""}
+    surroundings = {**os.environ, "CASSAVA_ROOT": str(root)}
     with (root / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=surroundings)
         journal = root / "killed" / "_score" / "journal.jsonl"
