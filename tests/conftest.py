@@ -1,5 +1,6 @@
 """What every test may lean on: real photos if they are there, and the real configuration, shrunk."""
 
+import base64
 import hashlib
 import io
 import json
@@ -32,6 +33,9 @@ from cassava_leaf_disease.inference.predictor import Predictor, load_predictor
 from cassava_leaf_disease.modeling.metadata import GateRecord, ModelMetadata, QualityLimits, SplitRecord
 from triton_server import NoServerError, TritonServer, make_environment
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # there is a worker for each core; threads of several would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # Small enough for seconds on one core; the backbone is timm's own test network.
@@ -48,11 +52,25 @@ SMALL_RUN = (
     "train.num_workers=0",
 )
 
+EMPTY_PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg=="
+)
+
 
 @pytest.fixture(autouse=True)
 def root_in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Relative paths, outputs above all, land in the test's own folder."""
     monkeypatch.setenv("CASSAVA_ROOT", str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def figures_without_ink(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are built and written, but empty: drawing three takes longer than a small training.
+
+    Tests that are marked `draws` see them drawn, one for each kind of figure.
+    """
+    if request.node.get_closest_marker("draws") is None:
+        monkeypatch.setattr("cassava_leaf_disease.evaluation.figures.draw", lambda _, file: file.write(EMPTY_PNG))
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ def asked(small_config: SmallConfig, run: TrainResult) -> SmallConfig:
     return lambda *more: small_config(f"infer.checkpoint_path={run.checkpoint}", "infer.device=cpu", *more)
 
 
+@pytest.mark.draws
 def test_the_file_keeps_a_temperature_that_lowers_the_log_loss(asked: SmallConfig, run: TrainResult) -> None:
     assert run.checkpoint is not None
     weights = load_checkpoint(run.checkpoint).network_state

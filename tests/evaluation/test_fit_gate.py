@@ -76,6 +76,7 @@ def foreign_dir(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.draws
 def test_what_is_written_is_what_is_reported(asked: SmallConfig, checkpoint: Path, foreign_dir: Path) -> None:
     weights = load_checkpoint(checkpoint).network_state
 

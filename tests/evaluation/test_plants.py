@@ -137,6 +137,7 @@ def test_intervals_hold_the_figure_and_are_wider_for_fewer_photos() -> None:
     assert widths[1] < widths[0]
 
 
+@pytest.mark.draws
 def test_command_writes_table_figure_and_json(small_config: Config, random_checkpoint: Path, tmp_path: Path) -> None:
     write_synthetic_dataset(tmp_path / "leaves", 40, 64, 0)
 

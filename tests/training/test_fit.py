@@ -25,6 +25,7 @@ def rows_of(run_dir: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.draws
 def test_run_folder_holds_everything_the_contract_names(small_config: SmallConfig, tmp_path: Path) -> None:
     result = train(small_config())
 

@@ -28,6 +28,7 @@ SPACE = (
 )
 
 
+@pytest.mark.draws
 def test_a_search_names_the_best_settings_and_keeps_their_run(small_config: SmallConfig, tmp_path: Path) -> None:
     result = tune(small_config(SPACE, "tune.trials=6"))
 

@@ -4,7 +4,7 @@ import csv
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -193,8 +193,13 @@ def foreign_figure(scores: Mapping[str, Mapping[str, npt.NDArray[np.float64]]], 
 def write_figure(figure: "Figure", path: Path) -> Path:
     """Replaces `path` whole with a PNG."""
     with replacing(path) as file:
-        figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
+        draw(figure, file)
     return path
+
+
+def draw(figure: "Figure", file: BinaryIO) -> None:
+    """Writes a PNG. Placing the texts takes 0.2 s a figure."""
+    figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
 
 
 def read_history(metrics_csv: Path) -> list[dict[str, float]]:

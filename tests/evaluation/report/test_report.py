@@ -122,6 +122,7 @@ def rows_of(result: EvaluationResult) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.draws
 def test_page_stands_alone_and_tells_the_figures(config_for: Config, photos_dir: Path, other_checkpoint: Path) -> None:
     earlier = evaluate(
         config_for(f"infer.checkpoint_path={other_checkpoint}", "evaluate.output_dir=earlier", "evaluate.report=false")
@@ -268,6 +269,7 @@ def test_settings_of_the_report_want_the_report(key: str, config_for: Config) ->
         config_for("evaluate.report=false", key)
 
 
+@pytest.mark.draws
 def test_another_collection_is_told_apart(config_for: Config, photos_dir: Path, tmp_path: Path) -> None:
     names = ["blight", "spot", "mite", "mosaic", "well"]
     with (photos_dir / "train.csv").open(encoding="utf-8") as file:
