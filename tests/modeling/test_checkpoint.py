@@ -14,12 +14,12 @@ from torch import nn
 
 from cassava_leaf_disease.errors import CheckpointError
 from cassava_leaf_disease.modeling.checkpoint import (
-    AtomicCheckpointIO,
     load_checkpoint,
     network_state,
     save_atomically,
     write_checkpoint,
 )
+from cassava_leaf_disease.modeling.checkpoint_io import AtomicCheckpointIO
 from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata
 
 

@@ -12,21 +12,16 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-from typing_extensions import override
 
 from cassava_leaf_disease.errors import CheckpointError, first_line
 from cassava_leaf_disease.modeling.gate_arrays import GATE_KEY, GateArrays
 from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata, parse_metadata
 from cassava_leaf_disease.paths import BEST_CHECKPOINT
 from cassava_leaf_disease.storage.files import replacing
-
-if TYPE_CHECKING:
-    from lightning.fabric.utilities.types import _PATH
 
 NETWORK_PREFIX = "network."
 AVERAGE_PREFIX = "average.module."
@@ -46,28 +41,6 @@ class LoadedCheckpoint:
     metadata: ModelMetadata
     network_state: dict[str, torch.Tensor]
     gate_arrays: GateArrays | None = None
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's writer, made whole or not at all: a killed run leaves no half-written checkpoint."""
-
-    @override
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: "_PATH", storage_options: Any | None = None) -> None:
-        save_atomically(checkpoint, Path(path))
-
-    @override
-    def load_checkpoint(
-        self, path: "_PATH", map_location: Any | None = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """What a run goes on from, on the CPU.
-
-        Raises:
-            CheckpointError: It is missing or damaged.
-        """
-        try:
-            return read_plain(Path(path))
-        except CheckpointError as error:
-            raise CheckpointError(f"{error}; to start this run anew, remove the file and type the same again") from None
 
 
 def save_atomically(content: Mapping[str, Any], path: Path) -> None:

@@ -16,7 +16,7 @@ from cassava_leaf_disease.data.datamodule import LeafDataModule
 from cassava_leaf_disease.domain import NUM_CLASSES
 from cassava_leaf_disease.log import stderr_is_terminal
 from cassava_leaf_disease.modeling.backbone import build_network, check_eval_size
-from cassava_leaf_disease.modeling.checkpoint import AtomicCheckpointIO
+from cassava_leaf_disease.modeling.checkpoint_io import AtomicCheckpointIO
 from cassava_leaf_disease.modeling.losses import loss_weights
 from cassava_leaf_disease.modeling.metadata import ModelMetadata, SplitRecord
 from cassava_leaf_disease.modeling.module import MONITOR, LeafClassifier
