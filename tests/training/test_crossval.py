@@ -2,35 +2,53 @@
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
 from cassava_leaf_disease.errors import CassavaError, ConfigError
 from cassava_leaf_disease.training import folds
-from cassava_leaf_disease.training.crossval import crossval
+from cassava_leaf_disease.training.crossval import CrossvalResult, crossval
 
 SmallConfig = Callable[..., AppConfig]
 
 
+@pytest.fixture(scope="module")
+def leaves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty drawn leaves; read only."""
+    folder = tmp_path_factory.mktemp("folds") / "leaves"
+    write_synthetic_dataset(folder, 60, 64, 0)
+    return folder
+
+
 @pytest.fixture
-def fold_config(small_config: SmallConfig, tmp_path: Path) -> SmallConfig:
-    write_synthetic_dataset(tmp_path / "leaves", 60, 64, 0)
-    overrides = ("data.synthetic.enabled=false", f"paths.data_dir={tmp_path / 'leaves'}", "train.epochs=1")
-    return lambda *more: small_config(*overrides, "data.split.folds=3", "data.split.test_size=0.2", *more)
+def fold_config(small_config: SmallConfig, leaves: Path) -> SmallConfig:
+    return lambda *more: small_config(*three_folds(leaves), *more)
 
 
-def test_out_of_fold_table_has_every_photo_once_and_no_test_photo(fold_config: SmallConfig) -> None:
-    result = crossval(fold_config())
+@pytest.fixture(scope="module")
+def finished(leaves: Path, small_words: Sequence[str]) -> CrossvalResult:
+    """Three folds, one after another; read only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CASSAVA_ROOT", str(leaves.parent))
+        return crossval(load_config([*small_words, *three_folds(leaves)]))
 
-    with (result.crossval_dir / "oof.csv").open(encoding="utf-8", newline="") as file:
+
+def three_folds(leaves: Path) -> list[str]:
+    photos = ["data.synthetic.enabled=false", f"paths.data_dir={leaves}"]
+    return [*photos, "train.epochs=1", "data.split.folds=3", "data.split.test_size=0.2"]
+
+
+def test_out_of_fold_table_has_every_photo_once_and_no_test_photo(finished: CrossvalResult) -> None:
+    with (finished.crossval_dir / "oof.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len({row["image_id"] for row in rows}) == len(rows) == 48
     assert {row["fold"] for row in rows} == {"0", "1", "2"}
-    for index, fold in enumerate(result.folds):
+    for index, fold in enumerate(finished.folds):
         with (fold.run_dir / "split.csv").open(encoding="utf-8", newline="") as file:
             parts = {row["image_id"]: row["part"] for row in csv.DictReader(file)}
         ours = {row["image_id"] for row in rows if row["fold"] == str(index)}
@@ -38,16 +56,14 @@ def test_out_of_fold_table_has_every_photo_once_and_no_test_photo(fold_config: S
         assert not {row["image_id"] for row in rows} & {name for name, part in parts.items() if part == "test"}
 
 
-def test_figures_agree_with_the_folds(fold_config: SmallConfig) -> None:
-    result = crossval(fold_config())
-
-    assert result.out_of_fold.photos == 48
-    right = sum(fold.metrics["val/acc"] * fold.photos["val"] for fold in result.folds)
-    assert result.out_of_fold.accuracy == pytest.approx(right / 48, abs=1e-6)
-    scores = [fold.metrics["val/acc"] for fold in result.folds]
-    assert result.spread["val/acc"].mean == pytest.approx(sum(scores) / 3)
-    written = json.loads((result.crossval_dir / "metrics.json").read_text(encoding="utf-8"))
-    assert written == result.model_dump(mode="json")
+def test_figures_agree_with_the_folds(finished: CrossvalResult) -> None:
+    assert finished.out_of_fold.photos == 48
+    right = sum(fold.metrics["val/acc"] * fold.photos["val"] for fold in finished.folds)
+    assert finished.out_of_fold.accuracy == pytest.approx(right / 48, abs=1e-6)
+    scores = [fold.metrics["val/acc"] for fold in finished.folds]
+    assert finished.spread["val/acc"].mean == pytest.approx(sum(scores) / 3)
+    written = json.loads((finished.crossval_dir / "metrics.json").read_text(encoding="utf-8"))
+    assert written == finished.model_dump(mode="json")
 
 
 def test_resume_trains_only_the_folds_that_are_missing(fold_config: SmallConfig) -> None:
@@ -76,14 +92,12 @@ def test_nothing_to_resume_and_impossible_settings_are_refused(
 
 
 def test_folds_side_by_side_give_what_folds_in_a_row_give(
-    fold_config: SmallConfig, capfd: pytest.CaptureFixture[str]
+    fold_config: SmallConfig, finished: CrossvalResult, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    in_a_row = crossval(fold_config())
-    capfd.readouterr()
     beside = crossval(fold_config("crossval.parallel=2"))
 
-    assert [fold.metrics for fold in beside.folds] == [pytest.approx(fold.metrics, abs=1e-5) for fold in in_a_row.folds]
-    assert beside.out_of_fold.accuracy == in_a_row.out_of_fold.accuracy
+    assert [fold.metrics for fold in beside.folds] == [pytest.approx(fold.metrics, abs=1e-5) for fold in finished.folds]
+    assert beside.out_of_fold.accuracy == finished.out_of_fold.accuracy
     assert {line.partition(" | ")[0] for line in capfd.readouterr().err.splitlines() if " | " in line} == {
         "fold 1 of 3",
         "fold 2 of 3",
