@@ -24,6 +24,7 @@ from cassava_leaf_disease.inference.explain import draw_heatmap
 from cassava_leaf_disease.inference.gate import Gate, judge
 from cassava_leaf_disease.inference.ood import fit_arrays, score_outputs
 from cassava_leaf_disease.inference.predictor import AnyPredictor, to_prediction
+from cassava_leaf_disease.inference.stages import unwatched
 from cassava_leaf_disease.inference.views import views_of
 from cassava_leaf_disease.modeling.gate_arrays import encode_arrays
 from cassava_leaf_disease.modeling.metadata import GateRecord, QualityLimits, Thresholds
@@ -230,6 +231,7 @@ class _Mapped(AnyPredictor):
         self.looks = VIEWS["none"]
         self._maps = maps
         self.metadata = _Described(spec)
+        self.watch = unwatched
 
     @property
     def members(self) -> Any:  # noqa: ANN401

@@ -100,6 +100,7 @@ def test_leaves_of_one_plant_get_one_verdict(  # noqa: PLR0917  fixtures
     page = visit()
     choose(page, mosaic)
     choose(page, blight, mosaic, leaves["black"])
+    expect(page.get_by_text("4 of 10 photos")).to_be_visible()
     page.get_by_role("button", name="Remove photo 2").click()
     expect(page.get_by_text("3 of 10 photos")).to_be_visible()
     keep_screenshot(page, "phone-plant-photos")

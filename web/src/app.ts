@@ -30,6 +30,7 @@ type Screen =
 
 export class App {
   private photos: readonly Photo[] = [];
+  private adding: Promise<void> = Promise.resolve();
   private screen: Screen = { at: "choosing", notices: [], wantsLeaves: false };
   private readonly main = make("main");
   private readonly network = make("p", { class: "network", role: "status" });
@@ -159,15 +160,23 @@ export class App {
     );
   }
 
-  private async add(files: File[], wantsLeaves: boolean): Promise<void> {
+  /** One choice after the other: who chooses again while photos are still being read loses none of them. */
+  private add(files: File[], wantsLeaves: boolean): Promise<void> {
+    const next = (): Promise<void> => this.addNext(files, wantsLeaves);
+    this.adding = this.adding.then(next, next);
+    return this.adding;
+  }
+
+  private async addNext(files: File[], wantsLeaves: boolean): Promise<void> {
     const { page } = this.texts;
-    const { photos, tooMany, notPhotos } = await addFiles(this.photos, files);
-    this.photos = photos;
+    const before = this.photos;
+    const { photos, tooMany, notPhotos } = await addFiles(before, files);
+    this.photos = [...this.photos, ...photos.slice(before.length)]; // one may have been removed meanwhile
     const notices = notPhotos.map((name) => fill(page.picker.not_a_photo, { name }));
     if (tooMany > 0) {
       notices.push(fill(page.picker.too_many, { most: MOST_PHOTOS }));
     }
-    this.show({ at: "choosing", notices, wantsLeaves }, photos.length > 0 ? "diagnose" : "take");
+    this.show({ at: "choosing", notices, wantsLeaves }, this.photos.length > 0 ? "diagnose" : "take");
   }
 
   private remove(index: number, wantsLeaves: boolean): void {
