@@ -11,6 +11,7 @@ from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.ensemble import load_found, read_ensemble
+from cassava_leaf_disease.training import distillation
 from cassava_leaf_disease.training.distillation import distill, student_config, teacher_config
 
 SmallConfig = Callable[..., AppConfig]
@@ -37,10 +38,14 @@ def test_students_learn_from_teachers_of_the_same_photos(config_for: SmallConfig
     assert written == result.model_dump(mode="json")
 
 
-def test_several_students_answer_as_one(config_for: SmallConfig) -> None:
+def test_several_students_answer_as_one_and_are_calibrated_as_one(
+    config_for: SmallConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distillation, "ENOUGH_PHOTOS", 5)
     result = distill(config_for("distill.teachers=1", "distill.students=2"))
 
     assert load_found(FoundModel(result.model, "explicit"), "cpu").identity.name.startswith("2 x ")
+    assert read_ensemble(result.model).calibration is not None
 
 
 def test_resume_trains_only_what_is_missing(config_for: SmallConfig) -> None:

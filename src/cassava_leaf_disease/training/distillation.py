@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError
+from cassava_leaf_disease.evaluation.calibrate import ENOUGH_PHOTOS, calibrate
 from cassava_leaf_disease.inference.make_ensemble import write_ensemble
 from cassava_leaf_disease.paths import BEST_CHECKPOINT, ENSEMBLE_FILE, checkpoints_dir, create_version_dir, version_dirs
 from cassava_leaf_disease.ranks import launcher
@@ -58,11 +59,14 @@ def distill(config: AppConfig) -> DistillResult:
         run_once(student_config(config, number, teacher), folder / "students" / f"seed_{config.train.seed + number}")
         for number in range(config.distill.students)
     ]
+    model = _as_one(folder / "students", students)
+    if len(students) > 1 and config.train.calibrate and students[0].photos["val"] >= ENOUGH_PHOTOS:
+        calibrate(config.changed(infer=config.infer.changed(checkpoint_path=model)))
     result = DistillResult(
         distill_dir=folder,
         teachers=teachers,
         students=students,
-        model=_as_one(folder / "students", students),
+        model=model,
         seconds=round(time.perf_counter() - started, 1),
     )
     write_json(folder / METRICS_FILE, result.model_dump(mode="json"))
