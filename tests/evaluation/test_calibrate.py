@@ -21,7 +21,8 @@ from cassava_leaf_disease.inference.make_ensemble import write_ensemble
 from cassava_leaf_disease.inference.predictor import load_predictor
 from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
 from cassava_leaf_disease.modeling.metadata import ConfidenceRule, ModelMetadata, Thresholds
-from cassava_leaf_disease.training.fit import describe_model, train
+from cassava_leaf_disease.training.build import describe_model
+from cassava_leaf_disease.training.fit import train
 from cassava_leaf_disease.training.result import TrainResult
 
 SmallConfig = Callable[..., AppConfig]
