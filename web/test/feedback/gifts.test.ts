@@ -68,6 +68,7 @@ describe("a gift", () => {
 
   it("that the service will never take is not sent again; others are", async () => {
     const first = await gift();
+    await new Promise((later) => setTimeout(later, 5)); // the older one is sent first
     const second = await gift();
     post.mockRejectedValueOnce(new Refused(422, "a damaged photo", "another")).mockRejectedValueOnce(new Refused(507, "", ""));
     await expect(settle()).rejects.toThrow(Refused);
