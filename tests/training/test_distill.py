@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.datamodule import LeafDataModule
 from cassava_leaf_disease.data.extra import probability_table, read_probabilities
@@ -29,36 +28,6 @@ from cassava_leaf_disease.training.fit import train
 Config = Callable[..., AppConfig]
 Teacher = Callable[..., Path]
 WriteCheckpoint = Callable[[Path, ModelMetadata], Path]
-
-
-@pytest.fixture(scope="module")
-def photos_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    write_synthetic_dataset(folder, 60, 72, seed=3)
-    return folder
-
-
-@pytest.fixture
-def config_for(photos_dir: Path, root_in_tmp_path: None) -> Config:
-    small = (
-        *(f"paths.data_dir={photos_dir}", "model.backbone=test_resnet", "augment.image_size=48"),
-        *("train.epochs=1", "train.batch_size=10", "train.num_workers=0", "train.accelerator=cpu"),
-        *("data.split.val_size=0.2", "data.split.test_size=0.2", "evaluate.bootstrap_samples=100"),
-    )
-    return lambda *overrides: load_config([*small, *overrides])
-
-
-@pytest.fixture
-def teacher(config_for: Config, write_random_checkpoint: WriteCheckpoint, tmp_path: Path) -> Teacher:
-    """Writes the checkpoint that a training with these settings leaves; random weights instead of trained ones."""
-
-    def write(name: str, *overrides: str) -> Path:
-        config = config_for("augment.image_size=64", *overrides)
-        data = LeafDataModule(config)
-        data.divide()
-        return write_random_checkpoint(tmp_path / "teachers" / f"{name}.ckpt", describe_model(config, data))
-
-    return write
 
 
 def prepared(config: AppConfig) -> tuple[LeafDataModule, str | None]:

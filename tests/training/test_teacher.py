@@ -8,10 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.datamodule import LeafDataModule
-from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
 from cassava_leaf_disease.errors import ConfigError, DataError
 from cassava_leaf_disease.export.onnx import export
 from cassava_leaf_disease.inference.make_ensemble import write_ensemble
@@ -27,36 +25,6 @@ from cassava_leaf_disease.training.teacher import ConsistentTeacher
 Config = Callable[..., AppConfig]
 Teacher = Callable[..., Path]
 WriteCheckpoint = Callable[[Path, ModelMetadata], Path]
-
-
-@pytest.fixture(scope="module")
-def photos_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    write_synthetic_dataset(folder, 60, 72, seed=3)
-    return folder
-
-
-@pytest.fixture
-def config_for(photos_dir: Path, root_in_tmp_path: None) -> Config:
-    small = (
-        *(f"paths.data_dir={photos_dir}", "model.backbone=test_resnet", "augment.image_size=48"),
-        *("train.epochs=1", "train.batch_size=10", "train.num_workers=0", "train.accelerator=cpu"),
-        *("data.split.val_size=0.2", "data.split.test_size=0.2", "evaluate.bootstrap_samples=100"),
-    )
-    return lambda *overrides: load_config([*small, *overrides])
-
-
-@pytest.fixture
-def teacher(config_for: Config, write_random_checkpoint: WriteCheckpoint, tmp_path: Path) -> Teacher:
-    """Writes the checkpoint that a training with these settings leaves; random weights instead of trained ones."""
-
-    def write(name: str, *overrides: str) -> Path:
-        config = config_for("augment.image_size=64", *overrides)
-        data = LeafDataModule(config)
-        data.divide()
-        return write_random_checkpoint(tmp_path / "teachers" / name, describe_model(config, data))
-
-    return write
 
 
 class Fixed(nn.Module):
@@ -102,7 +70,7 @@ class TestTraining:
         images = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8)
 
         def losses(*words: str) -> list[float]:
-            config = config_for(f"distill.teacher={teacher('t.ckpt')}", "distill.consistent=true", *words)
+            config = config_for(f"distill.teacher={teacher('t')}", "distill.consistent=true", *words)
             module = prepare(config, LeafDataModule(config), sync_batchnorm=False).eval()
             return [
                 module.training_step((images, torch.tensor(labels)), 0).item() for labels in ([0, 1, 2, 3], [4] * 4)
@@ -114,7 +82,7 @@ class TestTraining:
         assert half[0] != pytest.approx(half[1])
 
     def test_teacher_is_neither_trained_nor_saved(self, config_for: Config, teacher: Teacher, tmp_path: Path) -> None:
-        members = [teacher("a.ckpt"), teacher("b.ckpt", "augment.image_size=96")]
+        members = [teacher("a"), teacher("b", "augment.image_size=96")]
         before = [path.read_bytes() for path in members]
         write_ensemble(tmp_path / "two.json", members, "logits", "equal")
         student = train(config_for(f"distill.teacher={tmp_path / 'two.json'}", "distill.consistent=true"))
@@ -138,7 +106,7 @@ class TestRefusals:
             config_for("distill.consistent=true", *words)
 
     def test_teacher_that_learned_the_student_s_validation_photos(self, config_for: Config, teacher: Teacher) -> None:
-        path = teacher("other.ckpt", "data.split.seed=5")
+        path = teacher("other", "data.split.seed=5")
         with pytest.raises(DataError, match=r"it (knows|learned)"):
             train(config_for(f"distill.teacher={path}", "distill.consistent=true"))
 
@@ -155,12 +123,12 @@ class TestRefusals:
             train(config_for(f"distill.teacher={path}", "distill.consistent=true"))
 
     def test_teacher_of_one_size_only(self, config_for: Config, teacher: Teacher) -> None:
-        path = teacher("t.ckpt", "model.backbone=test_vit", "augment.image_size=64")
+        path = teacher("t", "model.backbone=test_vit", "augment.image_size=64")
         with pytest.raises(ConfigError, match=r"takes photos of 64 px only.* type augment.image_size=64"):
             train(config_for(f"distill.teacher={path}", "distill.consistent=true"))
 
     def test_exported_teacher(self, config_for: Config, teacher: Teacher, tmp_path: Path) -> None:
-        path = teacher("t.ckpt")
+        path = teacher("t")
         exported = tmp_path / "t.onnx"
         export(config_for(f"infer.checkpoint_path={path}", f"export.output_path={exported}"))
         with pytest.raises(ConfigError, match=r"t\.onnx is no checkpoint; type distill.consistent=false"):

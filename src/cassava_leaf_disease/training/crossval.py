@@ -19,19 +19,12 @@ from cassava_leaf_disease.paths import (
     ENSEMBLE_FILE,
     OUT_OF_FOLD_FILE,
     checkpoints_dir,
-    create_version_dir,
-    version_dirs,
 )
 from cassava_leaf_disease.ranks import launcher
 from cassava_leaf_disease.storage.files import write_json
 from cassava_leaf_disease.training.folds import fold_config, run_folds
 from cassava_leaf_disease.training.result import TrainResult
-from cassava_leaf_disease.training.run_folder import (
-    METRICS_FILE,
-    changed_settings,
-    describe_run,
-    is_unfinished,
-)
+from cassava_leaf_disease.training.run_folder import METRICS_FILE, describe_run, open_workflow_dir
 
 
 class FoldSpread(BaseModel):
@@ -80,7 +73,7 @@ def crossval(config: AppConfig) -> CrossvalResult:
         raise ConfigError("crossval makes its own folds, not those of one split file; type data.split.manifest=null")
     if not config.train.save_checkpoints:
         raise ConfigError("crossval needs each fold's checkpoint; type train.save_checkpoints=true")
-    folder = open_crossval_dir(config)
+    folder = open_workflow_dir(config, "crossval", "cross-validation", resume=config.crossval.resume)
     describe_run(folder, config)
     results = run_folds(config, folder)
     members = [fold_checkpoint(fold) for fold in results]
@@ -94,24 +87,6 @@ def crossval(config: AppConfig) -> CrossvalResult:
     )
     write_json(folder / METRICS_FILE, result.model_dump(mode="json"))
     return result
-
-
-def open_crossval_dir(config: AppConfig) -> Path:
-    """A new `outputs/crossval/version_N`, or with `crossval.resume` the newest unfinished one of the same settings.
-
-    Raises:
-        ConfigError: Nothing to resume.
-    """
-    parent = config.paths.outputs_dir / "crossval"
-    if not config.crossval.resume:
-        return create_version_dir(parent)
-    for candidate in reversed(version_dirs(parent)):
-        if is_unfinished(candidate) and not changed_settings(candidate, config):
-            return candidate
-    raise ConfigError(
-        f"crossval.resume=true: no unfinished cross-validation with these settings under {parent}; "
-        "leave crossval.resume out to start a new one"
-    )
 
 
 def fold_checkpoint(fold: TrainResult) -> Path:

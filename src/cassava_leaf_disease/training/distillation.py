@@ -14,12 +14,12 @@ from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.evaluation.calibrate import ENOUGH_PHOTOS, calibrate
 from cassava_leaf_disease.inference.make_ensemble import write_ensemble
-from cassava_leaf_disease.paths import BEST_CHECKPOINT, ENSEMBLE_FILE, checkpoints_dir, create_version_dir, version_dirs
+from cassava_leaf_disease.paths import BEST_CHECKPOINT, ENSEMBLE_FILE, checkpoints_dir
 from cassava_leaf_disease.ranks import launcher
 from cassava_leaf_disease.storage.files import write_json
 from cassava_leaf_disease.training.fit import train
 from cassava_leaf_disease.training.result import TrainResult
-from cassava_leaf_disease.training.run_folder import METRICS_FILE, changed_settings, describe_run, is_unfinished
+from cassava_leaf_disease.training.run_folder import METRICS_FILE, describe_run, open_workflow_dir
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def distill(config: AppConfig) -> DistillResult:
     """
     check(config)
     started = time.perf_counter()
-    folder = open_distill_dir(config)
+    folder = open_workflow_dir(config, "distill", "distillation", resume=config.distill.resume)
     describe_run(folder, config)
     teachers = [
         run_once(teacher_config(config, number), folder / "teachers" / f"seed_{config.train.seed + number}")
@@ -125,24 +125,6 @@ def run_once(config: AppConfig, folder: Path) -> TrainResult:
         return TrainResult.model_validate_json(done.read_bytes())
     logger.info("training: %s", folder)
     return train(config, folder)
-
-
-def open_distill_dir(config: AppConfig) -> Path:
-    """A new `outputs/distill/version_N`, or with `distill.resume` the newest unfinished one of the same settings.
-
-    Raises:
-        ConfigError: Nothing to resume.
-    """
-    parent = config.paths.outputs_dir / "distill"
-    if not config.distill.resume:
-        return create_version_dir(parent)
-    for candidate in reversed(version_dirs(parent)):
-        if is_unfinished(candidate) and not changed_settings(candidate, config):
-            return candidate
-    raise ConfigError(
-        f"distill.resume=true: no unfinished distillation with these settings under {parent}; "
-        "leave distill.resume out to start a new one"
-    )
 
 
 def _as_one(folder: Path, runs: list[TrainResult]) -> Path:

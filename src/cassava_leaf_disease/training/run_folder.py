@@ -12,7 +12,14 @@ from filelock import FileLock, Timeout
 from cassava_leaf_disease.config.load import config_as_yaml
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError
-from cassava_leaf_disease.paths import BEST_CHECKPOINT, LAST_CHECKPOINT, checkpoints_dir, runs_dir, version_dirs
+from cassava_leaf_disease.paths import (
+    BEST_CHECKPOINT,
+    LAST_CHECKPOINT,
+    checkpoints_dir,
+    create_version_dir,
+    runs_dir,
+    version_dirs,
+)
 from cassava_leaf_disease.storage.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -109,6 +116,26 @@ def locked(run_dir: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def open_workflow_dir(config: AppConfig, command: str, what: str, *, resume: bool) -> Path:
+    """The folder of a `command` that makes several runs: a new `outputs/COMMAND/version_N`.
+
+    With `resume` the newest unfinished one of the same settings.
+
+    Raises:
+        ConfigError: Nothing to resume.
+    """
+    parent = config.paths.outputs_dir / command
+    if not resume:
+        return create_version_dir(parent)
+    for candidate in reversed(version_dirs(parent)):
+        if is_unfinished(candidate) and not changed_settings(candidate, config):
+            return candidate
+    raise ConfigError(
+        f"{command}.resume=true: no unfinished {what} with these settings under {parent}; "
+        f"leave {command}.resume out to start a new one"
+    )
 
 
 def changed_settings(run_dir: Path, config: AppConfig) -> list[str]:
