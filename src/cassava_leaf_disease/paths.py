@@ -33,6 +33,11 @@ def checkpoints_dir(run_dir: Path) -> Path:
     return run_dir / "checkpoints"
 
 
+def best_checkpoint(run_dir: Path) -> Path:
+    """Where a run's best weights stand."""
+    return checkpoints_dir(run_dir) / BEST_CHECKPOINT
+
+
 def version_dirs(parent: Path) -> list[Path]:
     """The `version_N` folders below `parent`, by rising N."""
     if not parent.is_dir():

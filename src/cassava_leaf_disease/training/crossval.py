@@ -15,10 +15,9 @@ from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.make_ensemble import write_ensemble
 from cassava_leaf_disease.inference.predictor import load_predictor
 from cassava_leaf_disease.paths import (
-    BEST_CHECKPOINT,
     ENSEMBLE_FILE,
     OUT_OF_FOLD_FILE,
-    checkpoints_dir,
+    best_checkpoint,
 )
 from cassava_leaf_disease.ranks import launcher
 from cassava_leaf_disease.storage.files import write_json
@@ -76,7 +75,7 @@ def crossval(config: AppConfig) -> CrossvalResult:
     folder = open_workflow_dir(config, "crossval", "cross-validation", resume=config.crossval.resume)
     describe_run(folder, config)
     results = run_folds(config, folder)
-    members = [fold_checkpoint(fold) for fold in results]
+    members = [best_checkpoint(fold.run_dir) for fold in results]
     result = CrossvalResult(
         crossval_dir=folder,
         ensemble=write_ensemble(folder / ENSEMBLE_FILE, members, "probabilities", "equal").path,
@@ -87,11 +86,6 @@ def crossval(config: AppConfig) -> CrossvalResult:
     )
     write_json(folder / METRICS_FILE, result.model_dump(mode="json"))
     return result
-
-
-def fold_checkpoint(fold: TrainResult) -> Path:
-    """Where a fold's best weights stand."""
-    return checkpoints_dir(fold.run_dir) / BEST_CHECKPOINT
 
 
 def spread(results: list[TrainResult]) -> dict[str, FoldSpread]:
@@ -116,7 +110,7 @@ def score_out_of_fold(config: AppConfig, folder: Path, results: list[TrainResult
         data = LeafDataModule(fold_config(config, index))
         data.divide()
         dataset = data.evaluation_dataset("val")
-        found = FoundModel(fold_checkpoint(result), "explicit")
+        found = FoundModel(best_checkpoint(result.run_dir), "explicit")
         predictor = load_predictor(found, config.infer.device, tta=config.infer.tta)
         probabilities.append(predict_photos(predictor, dataset.source, config.evaluate.batch_size))
         labels.append(np.asarray(dataset.labels, np.int64))

@@ -14,7 +14,7 @@ from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.evaluation.calibrate import ENOUGH_PHOTOS, calibrate
 from cassava_leaf_disease.inference.make_ensemble import write_ensemble
-from cassava_leaf_disease.paths import BEST_CHECKPOINT, ENSEMBLE_FILE, checkpoints_dir
+from cassava_leaf_disease.paths import ENSEMBLE_FILE, best_checkpoint
 from cassava_leaf_disease.ranks import launcher
 from cassava_leaf_disease.storage.files import write_json
 from cassava_leaf_disease.training.fit import train
@@ -129,7 +129,7 @@ def run_once(config: AppConfig, folder: Path) -> TrainResult:
 
 def _as_one(folder: Path, runs: list[TrainResult]) -> Path:
     """The only run's checkpoint, or the ensemble of all."""
-    members = [checkpoints_dir(run.run_dir) / BEST_CHECKPOINT for run in runs]
+    members = [best_checkpoint(run.run_dir) for run in runs]
     if len(members) == 1:
         return members[0]
     return write_ensemble(folder / ENSEMBLE_FILE, members, "logits", "equal").path

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import CassavaError, ConfigError, StorageError
-from cassava_leaf_disease.paths import BEST_CHECKPOINT, checkpoints_dir, runs_dir, version_dirs
+from cassava_leaf_disease.paths import BEST_CHECKPOINT, best_checkpoint, runs_dir, version_dirs
 from cassava_leaf_disease.storage.s3 import check_upload_settings, upload_s3
 from cassava_leaf_disease.storage.s3_transfer import sha256_of
 from cassava_leaf_disease.training.publication import Publication, warn_unpublished
@@ -194,7 +194,7 @@ def run_path(run_dir: Path) -> str:
     Raises:
         ConfigError: The folder holds no finished run, or one without a checkpoint.
     """
-    facts, checkpoint = _read_facts(run_dir), checkpoints_dir(run_dir) / BEST_CHECKPOINT
+    facts, checkpoint = _read_facts(run_dir), best_checkpoint(run_dir)
     if not checkpoint.is_file():
         raise ConfigError(f"publish.run_dir={run_dir}: no {checkpoint.relative_to(run_dir)} in it to publish")
     started = re.sub(r"[^0-9T]", "", facts.started_at[:19])
@@ -219,7 +219,7 @@ def _read_facts(run_dir: Path) -> _Facts:
 def _files_to_publish(run_dir: Path) -> Iterator[dict[str, Path]]:
     """Names and files in the order to send them; passwords in addresses stay out of the configuration."""
     with tempfile.TemporaryDirectory(prefix="cassava-publish-") as folder:
-        files = {BEST_CHECKPOINT: checkpoints_dir(run_dir) / BEST_CHECKPOINT}
+        files = {BEST_CHECKPOINT: best_checkpoint(run_dir)}
         files |= {name: run_dir / name for name in (CONFIG_FILE, MANIFEST_FILE, HISTORY_FILE)}
         files = {name: path for name, path in files.items() if path.is_file()}
         if CONFIG_FILE in files:

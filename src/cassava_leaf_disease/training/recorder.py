@@ -14,7 +14,7 @@ from typing_extensions import override
 from cassava_leaf_disease.errors import DivergedError
 from cassava_leaf_disease.modeling.checkpoint import write_checkpoint
 from cassava_leaf_disease.modeling.module import MONITOR, LeafClassifier
-from cassava_leaf_disease.paths import BEST_CHECKPOINT, LAST_CHECKPOINT, checkpoints_dir
+from cassava_leaf_disease.paths import LAST_CHECKPOINT, best_checkpoint, checkpoints_dir
 from cassava_leaf_disease.storage.files import write_text
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class RunRecorder(Checkpoint):
     @property
     def best_path(self) -> Path:
         """Where the best checkpoint stands, once there is one."""
-        return checkpoints_dir(self.run_dir) / BEST_CHECKPOINT
+        return best_checkpoint(self.run_dir)
 
     @property
     def last_path(self) -> Path:

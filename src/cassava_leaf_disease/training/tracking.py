@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError, StorageError
-from cassava_leaf_disease.paths import BEST_CHECKPOINT, checkpoints_dir, runs_dir, version_dirs
+from cassava_leaf_disease.paths import best_checkpoint, runs_dir, version_dirs
 from cassava_leaf_disease.storage.files import write_json
 from cassava_leaf_disease.training.mlflow_store import MEND, check_store, reaching, tracking_uri
 from cassava_leaf_disease.training.result import TrainResult
@@ -253,7 +253,7 @@ def log_results(client: "MlflowClient", run_id: str, result: TrainResult, config
             client.log_artifact(run_id, str(result.run_dir / name))
     if (result.run_dir / FIGURES_DIR).is_dir():
         client.log_artifacts(run_id, str(result.run_dir / FIGURES_DIR), FIGURES_DIR)
-    best = checkpoints_dir(result.run_dir) / BEST_CHECKPOINT
+    best = best_checkpoint(result.run_dir)
     return log_model(run_id, best, config) if best.is_file() else None
 
 
