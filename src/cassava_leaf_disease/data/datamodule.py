@@ -213,12 +213,13 @@ class LeafDataModule(LightningDataModule):
         """Which photos this rank takes, and whether the last, smaller batch is left out."""
         config, extra = self._config, len(self._extra_photos)
         ratio = config.data.extra.ratio
-        drawn = extra if ratio is None or not extra else round(ratio * len(self.labels("train")))
+        labels = self.labels("train")
+        drawn = extra if ratio is None or not extra else round(ratio * len(labels))
         rank, world_size = _rank_and_world_size()
-        in_all = len(self.labels("train")) + drawn
+        in_all = len(labels) + drawn
         drop_last = drops_last(in_all, config.train.batch_size, world_size)
         sampler = EpochSampler(
-            self.training_labels(),
+            labels,
             config.data.sampling,
             config.train.seed,
             num_replicas=world_size,
