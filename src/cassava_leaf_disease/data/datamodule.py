@@ -213,13 +213,12 @@ class LeafDataModule(LightningDataModule):
         """Which photos this rank takes, and whether the last, smaller batch is left out."""
         config, extra = self._config, len(self._extra_photos)
         ratio = config.data.extra.ratio
-        labels = self.labels("train")
-        drawn = extra if ratio is None or not extra else round(ratio * len(labels))
+        drawn = extra if ratio is None or not extra else round(ratio * len(self.labels("train")))
         rank, world_size = _rank_and_world_size()
-        in_all = len(labels) + drawn
+        in_all = len(self.labels("train")) + drawn
         drop_last = drops_last(in_all, config.train.batch_size, world_size)
         sampler = EpochSampler(
-            labels,
+            self.training_labels(),
             config.data.sampling,
             config.train.seed,
             num_replicas=world_size,

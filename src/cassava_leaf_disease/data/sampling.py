@@ -40,10 +40,9 @@ def mean_one(weights: npt.NDArray[np.float64], counts: npt.NDArray[np.float64]) 
 class EpochSampler(Sampler[SampleKey]):
     """Draws (index, seed) for one epoch; both depend only on the seed, the epoch and the position.
 
-    `labels` are those of the labelled photos; `extra` more follow them, with the next indices. With weighting "none"
-    every labelled photo comes once; otherwise as many are drawn with replacement, by the weights of their classes.
-    Of the extra photos each epoch takes `extra_drawn`, each at most once more than any other, so that they neither
-    thin out the labelled ones nor change how these are balanced. Of the epoch's order the first `taken` positions are used (None: all). Several ranks
+    With weighting "none" every photo comes once; otherwise as many photos are drawn with replacement, by
+    the weights of their classes. Of the last `extra` photos each epoch takes `extra_drawn`, each at most once
+    more than any other. Of the epoch's order the first `taken` positions are used (None: all). Several ranks
     share them: position p goes to rank p modulo `num_replicas`, so that the ranks' batches of a step are together
     the batch of one process; the first positions come again at the end where the number does not divide.
     """
@@ -71,7 +70,7 @@ class EpochSampler(Sampler[SampleKey]):
         self._rank = rank
         self._extra = extra
         self._extra_drawn = extra_drawn
-        drawn = len(self._labels) + extra_drawn
+        drawn = len(self._labels) - extra + extra_drawn
         self._taken = drawn if taken is None else min(taken, drawn)
         self._epoch = 0
 
@@ -91,23 +90,23 @@ class EpochSampler(Sampler[SampleKey]):
             yield int(indices[wrapped]), int(seeds[wrapped])
 
     def _draw(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        extra = self._draw_extra(rng)
-        count = len(self._labels)
+        photos = self._photos(rng)
+        count = len(photos)
         if self._weighting != "none":
-            weights = class_weights(self._labels, self._weighting)[self._labels].astype(np.float64)
-            labelled = rng.choice(count, size=count, replace=True, p=weights / weights.sum())
-            return rng.permutation(np.concatenate([labelled, extra])) if len(extra) else labelled
-        photos = np.concatenate([np.arange(count), extra])
-        return photos[rng.permutation(len(photos))] if self._shuffle else photos
+            labels = self._labels[photos]
+            weights = class_weights(labels, self._weighting)[labels].astype(np.float64)
+            return photos[rng.choice(count, size=count, replace=True, p=weights / weights.sum())]
+        return photos[rng.permutation(count)] if self._shuffle else photos
 
-    def _draw_extra(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-        """The extra photos that this epoch takes: all as often as it can be done, some of them once more."""
-        first = len(self._labels)
-        each = np.arange(first, first + self._extra)
-        if self._extra_drawn in {0, self._extra}:
-            return each[: self._extra_drawn]
+    def _photos(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+        """The photos that this epoch draws from."""
+        count = len(self._labels)
+        if self._extra_drawn == self._extra:
+            return np.arange(count)
         rounds, rest = divmod(self._extra_drawn, self._extra)
-        return np.concatenate([np.tile(each, rounds), first + rng.permutation(self._extra)[:rest]])
+        first = count - self._extra
+        chosen = first + rng.permutation(self._extra)[:rest]
+        return np.concatenate([np.arange(first), np.tile(np.arange(first, count), rounds), chosen])
 
 
 def drops_last(samples: int, batch_size: int, ranks: int = 1) -> bool:
