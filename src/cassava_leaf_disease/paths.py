@@ -9,6 +9,7 @@ from pathlib import Path
 BEST_CHECKPOINT = "best.ckpt"
 LAST_CHECKPOINT = "last.ckpt"
 ENSEMBLE_FILE = "ensemble.json"
+METRICS_FILE = "metrics.json"  # of a finished run, or of a folder of runs
 ENGINE_SUFFIX = ".engine"  # of a TensorRT engine
 OUT_OF_FOLD_FILE = "oof.csv"
 

@@ -12,8 +12,9 @@ import torch
 
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.data.class_map import NO_COUNTERPART
 from cassava_leaf_disease.data.datamodule import LeafDataModule
-from cassava_leaf_disease.data.extra import probability_table, read_extra, read_probabilities
+from cassava_leaf_disease.data.extra import probability_table, read_extra, read_labelled, read_probabilities
 from cassava_leaf_disease.data.sampling import EpochSampler
 from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
 from cassava_leaf_disease.data.table import read_kaggle
@@ -188,12 +189,70 @@ def test_photos_of_the_data_set_are_refused_as_extra_ones(
         ready(config_with())
 
 
+class TestLabelled:
+    """Tables of labels that people gave: ours, or those of another collection."""
+
+    @pytest.fixture
+    def elsewhere(self, tmp_path: Path) -> Path:
+        """Five leaves of another collection, which names its classes itself."""
+        write_synthetic_dataset(tmp_path / "there", 5, 72, seed=7)
+        seen = ("blight", "mosaic", "brown spot", "mosaic", "well")
+        lines = [f"{photo.path.name},{name}" for photo, name in zip(read_kaggle(tmp_path / "there"), seen, strict=True)]
+        (tmp_path / "there" / "seen.csv").write_text("\n".join(["photo,seen", *lines]), encoding="utf-8")
+        return tmp_path / "there"
+
+    MAP = "{blight:0,mosaic:3,well:4,brown spot:null}"
+
+    def words(self, folder: Path, class_map: str = MAP) -> tuple[str, ...]:
+        return (
+            *(f"data.extra.csv_path={folder / 'seen.csv'}", f"data.extra.images_dir={folder / 'train_images'}"),
+            *("data.extra.image_column=photo", "data.extra.label_column=seen", f"data.extra.class_map={class_map}"),
+        )
+
+    def test_a_photo_is_sure_of_its_class_and_another_trouble_of_none(
+        self, elsewhere: Path, config_with: Config
+    ) -> None:
+        data = ready(config_with(*self.words(elsewhere)))
+        extra = data.labelled_extra()
+
+        assert extra is not None
+        assert extra.classes.tolist() == [0, 3, NO_COUNTERPART, 3, 4]
+        assert extra.probabilities[2].tolist() == pytest.approx([0.2] * 5)
+        assert extra.probabilities[[0, 1, 3, 4]].tolist() == np.eye(5)[[0, 3, 3, 4]].tolist()
+        assert data.training_targets()[39:].tolist() == extra.probabilities.tolist()
+        assert data.labelled_targets()[39:].tolist() == extra.probabilities.tolist()
+        assert data.labelled_targets()[:39].argmax(axis=1).tolist() == data.labels("train").tolist()
+
+    def test_labels_of_ours_need_no_map(self, elsewhere: Path) -> None:
+        extra = read_labelled(elsewhere / "train.csv", elsewhere / "train_images", ("image_id", "label"), None)
+
+        assert extra.classes.tolist() == [photo.label for photo in read_kaggle(elsewhere)]
+        assert [photo.path for photo in extra.photos] == [photo.path for photo in read_kaggle(elsewhere)]
+
+    def test_answers_of_a_model_are_nobody_s_labels(self, config_with: Config) -> None:
+        data = ready(config_with())
+
+        assert data.labelled_extra() is None
+        assert len(data.labelled_targets()) == 39
+
+    def test_a_class_that_the_map_does_not_name_is_told(self, elsewhere: Path, config_with: Config) -> None:
+        with pytest.raises(DataError, match=r"1 of its 4 classes are not in data\.extra\.class_map: well \(1 photos\)"):
+            ready(config_with(*self.words(elsewhere, "{blight:0,mosaic:3,brown spot:null}")))
+
+    def test_a_run_trains_with_them_to_the_end(self, elsewhere: Path, config_with: Config) -> None:
+        settings = ("model.backbone=test_resnet", "train.epochs=1", "data.sampling=sqrt_inverse")
+
+        assert train(config_with(*self.words(elsewhere), *settings)).photos["extra"] == 5
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["data.extra.images_dir=null"], r"data\.extra\.csv_path and data\.extra\.images_dir belong together"),
         (["data.extra.csv_path=null"], r"belong together"),
         (["data.synthetic.enabled=true"], r"photos beside drawn leaves"),
+        (["data.extra.csv_path=null", "data.extra.images_dir=null", "data.extra.label_column=seen"], r"of no table"),
+        (["data.extra.class_map={a:1}"], r"without their column; type data\.extra\.label_column=COLUMN"),
         (["data.extra.ratio=0"], r"data\.extra\.ratio=0: expected a number above 0, or null"),
     ],
 )

@@ -150,6 +150,42 @@ def test_foreign_subjects_are_told(asked: SmallConfig, checkpoint: Path, foreign
     assert not foreign.passed
 
 
+def test_labelled_leaves_from_elsewhere_are_leaves(
+    asked: SmallConfig, checkpoint: Path, foreign_dir: Path, tmp_path: Path
+) -> None:
+    names = sorted(path.name for path in foreign_dir.iterdir())
+    table = tmp_path / "seen.csv"
+    table.write_text("\n".join(["image_id,seen", *(f"{name},spots" for name in names[1:]), f"{names[0]},other"]))
+    learned = (
+        *(f"data.extra.csv_path={table}", f"data.extra.images_dir={foreign_dir}", "data.extra.label_column=seen"),
+        "data.extra.class_map={spots:1,other:null}",
+    )
+
+    before = fit_gate(asked(f"gate.foreign_dir={foreign_dir}"))
+    after = fit_gate(asked(f"gate.foreign_dir={foreign_dir}", *learned))
+
+    assert before.verdicts["foreign"].verdicts["not_cassava"] == 1
+    assert after.verdicts["foreign"].verdicts["not_cassava"] == 0
+    assert after.verdicts["extra"].photos == len(names)
+    assert after.verdicts["extra"].accuracy is not None
+    assert after.gate.photos == {"train": 60 + len(names), "val": 36}
+    kept = load_checkpoint(checkpoint).gate_arrays
+    assert kept is not None
+    assert len(kept["centers"]) == 5 + 2  # each of their classes is a group of its own
+
+
+def test_a_gate_that_does_not_see_what_the_network_learned_is_told(
+    asked: SmallConfig, checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = checkpoint.parents[1] / "metrics.json"
+    result = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(result | {"photos": result["photos"] | {"extra": 7}}), encoding="utf-8")
+
+    fit_gate(asked())
+
+    assert "its training learned 7 extra photos too; type its data.extra.*" in caplog.text
+
+
 def test_evaluation_tells_the_verdict_of_each_photo(asked: SmallConfig) -> None:
     result = fit_gate(asked())
     table = (evaluate(asked()).output_dir / "predictions.csv").read_text(encoding="utf-8").splitlines()

@@ -42,6 +42,9 @@ def answers_of(path: Path, photos: list[Path]) -> list[list[float]]:
     return [list(answer.probabilities.values()) for answer in answers]
 
 
+LABELLED = np.eye(5, dtype=np.float32)  # what people say of photos of each class
+
+
 class TestTargets:
     ANSWERS = np.array([[0.7, 0.1, 0.1, 0.05, 0.05], [0.2, 0.2, 0.2, 0.2, 0.2], [1.0, 0.0, 0.0, 0.0, 0.0]])
 
@@ -55,7 +58,7 @@ class TestTargets:
         np.testing.assert_allclose(soften(at_one, 1.0), at_one / at_one.sum(axis=1, keepdims=True), rtol=1e-12)
 
     def test_labelled_photos_mix_both_and_others_have_the_teacher_s_alone(self) -> None:
-        targets = mix_targets(self.ANSWERS, np.array([3, 0]), alpha=0.25, temperature=1)
+        targets = mix_targets(self.ANSWERS, LABELLED[[3, 0]], alpha=0.25, temperature=1)
 
         assert targets.dtype == np.float32
         np.testing.assert_allclose(targets[0], 0.25 * self.ANSWERS[0] + 0.75 * np.eye(5)[3], atol=1e-7)
@@ -65,13 +68,13 @@ class TestTargets:
     @pytest.mark.parametrize("temperature", [0.1, 1.0, 100.0])
     @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
     def test_targets_are_probabilities(self, alpha: float, temperature: float) -> None:
-        targets = mix_targets(self.ANSWERS, np.array([3, 0, 1]), alpha, temperature)
+        targets = mix_targets(self.ANSWERS, LABELLED[[3, 0, 1]], alpha, temperature)
 
         assert (targets >= 0).all()
         np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
 
     def test_without_the_teacher_s_share_targets_are_the_labels(self) -> None:
-        assert np.array_equal(mix_targets(self.ANSWERS, np.array([3, 0, 1]), 0, 2), np.eye(5)[[3, 0, 1]])
+        assert np.array_equal(mix_targets(self.ANSWERS, LABELLED[[3, 0, 1]], 0, 2), LABELLED[[3, 0, 1]])
 
 
 @pytest.mark.parametrize("tta", ["none", "flips"])

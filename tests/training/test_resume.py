@@ -14,9 +14,8 @@ import pytest
 
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError
-from cassava_leaf_disease.paths import newest_best_checkpoint
+from cassava_leaf_disease.paths import METRICS_FILE, newest_best_checkpoint
 from cassava_leaf_disease.training.fit import train
-from cassava_leaf_disease.training.run_folder import METRICS_FILE
 
 SmallConfig = Callable[..., AppConfig]
 

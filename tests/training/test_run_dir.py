@@ -12,10 +12,10 @@ from cassava_leaf_disease.data.divide import split
 from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
 from cassava_leaf_disease.errors import ConfigError, DataError
 from cassava_leaf_disease.evaluation.evaluate import evaluate
-from cassava_leaf_disease.paths import newest_best_checkpoint
+from cassava_leaf_disease.paths import METRICS_FILE, newest_best_checkpoint
 from cassava_leaf_disease.training.crossval import crossval
 from cassava_leaf_disease.training.fit import train
-from cassava_leaf_disease.training.run_folder import CONFIG_FILE, METRICS_FILE
+from cassava_leaf_disease.training.run_folder import CONFIG_FILE
 
 SmallConfig = Callable[..., AppConfig]
 

@@ -57,7 +57,8 @@ class TestAnswers:
         settings = config_for("distill.alpha=0.7").distill
         teacher = ConsistentTeacher([Fixed(0.2)], [1.0], [1.0], "probabilities", settings)
         labels = np.array([0, 4, 2, 2])
-        expected = mix_targets(teacher.answer(self.IMAGES).numpy().astype(np.float64), labels, 0.7, 1.0)
+        labelled = np.eye(5, dtype=np.float32)[labels]
+        expected = mix_targets(teacher.answer(self.IMAGES).numpy().astype(np.float64), labelled, 0.7, 1.0)
         targets = teacher(self.IMAGES, nn.functional.one_hot(torch.from_numpy(labels), 5).float())
         np.testing.assert_allclose(targets.numpy(), expected, atol=1e-6)
         assert not targets.requires_grad

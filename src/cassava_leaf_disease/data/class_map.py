@@ -30,26 +30,33 @@ class OutsideTable:
 
 
 def read_outside_table(
-    csv_path: Path, images_dir: Path, columns: tuple[str, str], named: Path | Mapping[str, object]
+    csv_path: Path,
+    images_dir: Path,
+    columns: tuple[str, str],
+    named: Path | Mapping[str, object],
+    key: str = "evaluate.class_map",
 ) -> OutsideTable:
     """The rows of a table with class names of its own, sorted by photo.
 
-    `columns` are those of the photo's name and of its class; `named` is the class map or its file.
+    `columns` are those of the photo's name and of its class; `named` is the class map or its file, which was typed
+    as `key`.
 
     Raises:
         ConfigError: The class map cannot be used.
         DataError: The table is wrong, or has classes that the map does not name or none with a counterpart.
     """
     check_places(csv_path, images_dir, columns)
-    class_map = read_class_map(named, columns[1])
+    class_map = read_class_map(named, columns[1], key)
     rows = sorted(read_rows(csv_path, columns), key=lambda row: row.image_id)
-    _check_classes(csv_path, class_map, Counter(row.label for row in rows))
+    _check_classes(csv_path, class_map, Counter(row.label for row in rows), key)
     check_photos(csv_path, images_dir, rows)
     photos = tuple(LabeledPhoto(row.image_id, class_map[row.label], images_dir / row.image_id) for row in rows)
     return OutsideTable(photos, tuple(row.label for row in rows), class_map)
 
 
-def read_class_map(named: Path | Mapping[str, object], label_column: str) -> dict[str, int]:
+def read_class_map(
+    named: Path | Mapping[str, object], label_column: str, key: str = "evaluate.class_map"
+) -> dict[str, int]:
     """Their class names and our class ids, from what was typed, a YAML file of the same, or a CSV file.
 
     The CSV file has a column with their names, called as in the table (`class` where that is `label`), and a
@@ -58,8 +65,8 @@ def read_class_map(named: Path | Mapping[str, object], label_column: str) -> dic
     Raises:
         ConfigError: It is missing, empty, contradicts itself, or names a class that is not ours.
     """
-    origin = str(named) if isinstance(named, Path) else "evaluate.class_map"
-    pairs = _read_pairs(named, label_column) if isinstance(named, Path) else list(named.items())
+    origin = str(named) if isinstance(named, Path) else key
+    pairs = _read_pairs(named, label_column, key) if isinstance(named, Path) else list(named.items())
     found: dict[str, int] = {}
     for name, value in pairs:
         label = _our_label(origin, str(name).strip(), value)
@@ -70,23 +77,23 @@ def read_class_map(named: Path | Mapping[str, object], label_column: str) -> dic
     return found
 
 
-def _read_pairs(path: Path, label_column: str) -> list[tuple[object, object]]:
+def _read_pairs(path: Path, label_column: str, key: str) -> list[tuple[object, object]]:
     if path.suffix.lower() == ".csv":
         names = NAMES_COLUMN if label_column == LABEL_COLUMN else label_column
         try:
             return [(row.image_id, row.label) for row in read_rows(path, (names, LABEL_COLUMN))]
         except DataError as error:
-            raise ConfigError(f"evaluate.class_map: {error}") from None
+            raise ConfigError(f"{key}: {error}") from None
     import yaml
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise ConfigError(f"evaluate.class_map={path}: cannot be read ({error.strerror})") from None
+        raise ConfigError(f"{key}={path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError):
-        raise ConfigError(f"evaluate.class_map={path}: no YAML; expected lines such as `mosaic: 3`") from None
+        raise ConfigError(f"{key}={path}: no YAML; expected lines such as `mosaic: 3`") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"evaluate.class_map={path}: no class map; expected lines such as `mosaic: 3`")
+        raise ConfigError(f"{key}={path}: no class map; expected lines such as `mosaic: 3`")
     return list(content.items())
 
 
@@ -106,16 +113,16 @@ def _our_label(origin: str, name: str, value: object) -> int:
     return label
 
 
-def _check_classes(csv_path: Path, class_map: ClassMap, photos_of: Counter[str]) -> None:
+def _check_classes(csv_path: Path, class_map: ClassMap, photos_of: Counter[str], key: str) -> None:
     unknown = [f"{name or '(empty)'} ({count} photos)" for name, count in photos_of.items() if name not in class_map]
     if unknown:
         raise DataError(
-            f"{csv_path}: {len(unknown)} of its {len(photos_of)} classes are not in evaluate.class_map: "
+            f"{csv_path}: {len(unknown)} of its {len(photos_of)} classes are not in {key}: "
             f"{name_some(unknown)}; the map names {', '.join(class_map)}; add them, with null where there is no "
             "counterpart"
         )
     if all(class_map[name] == NO_COUNTERPART for name in photos_of):
         raise DataError(
             f"{csv_path}: none of its classes ({name_some(list(photos_of))}) has a counterpart among ours, so there is "
-            "nothing to measure; map at least one to a class id, or ask `cassava infer` about the photos"
+            "nothing to measure or to learn; map at least one to a class id, or ask `cassava infer` about the photos"
         )

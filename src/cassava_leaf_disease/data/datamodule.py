@@ -29,6 +29,7 @@ from cassava_leaf_disease.data.device.augment import BatchAugmentation
 from cassava_leaf_disease.data.device.decode import decode_photos
 from cassava_leaf_disease.data.device.loader import Batch, DeviceEvalLoader, DeviceTrainLoader
 from cassava_leaf_disease.data.device.photos import PhotoStore, keep_photos
+from cassava_leaf_disease.data.extra import ExtraPhotos
 from cassava_leaf_disease.data.parts import (
     SYNTHETIC_FIRST_INDEX,
     Parts,
@@ -68,7 +69,7 @@ class LeafDataModule(LightningDataModule):
         self._divided: Parts | None = None
         self._sources: dict[Part, PhotoSource] = {}
         self._on_device: PhotoStore | None = None
-        self._extra_photos: tuple[LabeledPhoto, ...] = ()
+        self._extra: ExtraPhotos | None = None
         self._soft_targets: npt.NDArray[np.float32] | None = None
 
     def setup(self, stage: str | None = None) -> None:
@@ -142,6 +143,10 @@ class LeafDataModule(LightningDataModule):
         """Class ids `(N,)` of all that is trained on: the training part, then the extra photos' most probable ones."""
         return np.concatenate([self.labels("train"), labels_of(self._extra_photos)])
 
+    @property
+    def _extra_photos(self) -> tuple[LabeledPhoto, ...]:
+        return () if self._extra is None else self._extra.photos
+
     def training_photos(self) -> tuple[LabeledPhoto, ...]:
         """The photos of `training_labels`, in the same order; none for drawn leaves, which have no files."""
         return () if self.split is None else self.split.parts["train"] + self._extra_photos
@@ -149,6 +154,22 @@ class LeafDataModule(LightningDataModule):
     def training_targets(self) -> Targets:
         """What each of them is to be answered with: class ids `(N,)`, or probabilities `(N, C)` where some are soft."""
         return self.labels("train") if self._soft_targets is None else self._soft_targets
+
+    def labelled_extra(self) -> ExtraPhotos | None:
+        """The extra photos that people have labelled; None without such. Decodes none of them.
+
+        Raises:
+            CassavaError: They are missing, or their table is wrong.
+        """
+        extra = self._extra or read_extra_photos(self._config, self._parts)
+        return extra if extra is not None and extra.labelled else None
+
+    def labelled_targets(self) -> npt.NDArray[np.float32]:
+        """What people said `(L, C)` of the first of them: of the training part, and of extra photos with labels."""
+        labelled = hard_targets(self.labels("train"))
+        if self._extra is None or not self._extra.labelled:
+            return labelled
+        return np.concatenate([labelled, self._extra.probabilities])
 
     def extra_ids(self) -> list[str]:
         """The paths of the extra photos in their folder, in order."""
@@ -279,7 +300,7 @@ class LeafDataModule(LightningDataModule):
         soft, extra = read_soft_targets(self._config, self._parts), read_extra_photos(self._config, self._parts)
         targets = hard_targets(self.labels("train")) if soft is None else soft
         if extra is not None:
-            self._extra_photos = extra.photos
+            self._extra = extra
             targets = np.concatenate([targets, extra.probabilities])
         if soft is not None or extra is not None:
             self.soften(targets)

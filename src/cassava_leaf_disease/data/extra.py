@@ -1,10 +1,10 @@
-"""Photos beside the labelled ones, with probabilities instead of labels: the table of them, written and read."""
+"""Photos beside the data set's: their tables of probabilities, written and read, or of labels that people gave."""
 
 import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -12,8 +12,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from cassava_leaf_disease.data.class_map import NO_COUNTERPART, read_outside_table
 from cassava_leaf_disease.data.digests import photo_digests
-from cassava_leaf_disease.data.table import LabeledPhoto, name_some
+from cassava_leaf_disease.data.table import LabeledPhoto, name_some, read_table
 from cassava_leaf_disease.domain import NUM_CLASSES, SUM_TOLERANCE
 from cassava_leaf_disease.errors import DataError
 
@@ -26,11 +27,19 @@ _WRITTEN_BY: Final = "expected a pseudo_labels.csv that `cassava pseudo-label` w
 class ExtraPhotos:
     """Photos whose `image_id` is their path in the folder and whose label is the most probable class.
 
-    `probabilities` `(N, C)` float32, rows that sum to 1.
+    `probabilities` `(N, C)` float32, rows that sum to 1. `labelled` says whether they are what people said of the
+    photos: sure of a class, or, of a leaf with a trouble that is none of ours, the same for all.
     """
 
     photos: tuple[LabeledPhoto, ...]
     probabilities: npt.NDArray[np.float32]
+    labelled: bool = False
+
+    @property
+    def classes(self) -> npt.NDArray[np.int64]:
+        """The class ids `(N,)`, `NO_COUNTERPART` where no class is more probable than the others."""
+        decided = self.probabilities.max(axis=1) > self.probabilities.min(axis=1)
+        return np.where(decided, self.probabilities.argmax(axis=1), NO_COUNTERPART)
 
 
 def probability_table(name_column: str, names: Sequence[str], probabilities: npt.NDArray[np.floating[Any]]) -> str:
@@ -68,6 +77,36 @@ def read_extra(csv_path: Path, images_dir: Path) -> ExtraPhotos:
     labels = probabilities.argmax(axis=1).tolist()
     return ExtraPhotos(
         tuple(LabeledPhoto(*row) for row in zip(names, labels, paths, strict=True)), probabilities.astype(np.float32)
+    )
+
+
+def read_labelled(
+    csv_path: Path,
+    images_dir: Path,
+    columns: tuple[str, str],
+    named: Path | Mapping[str, object] | None,
+) -> ExtraPhotos:
+    """The photos of a table of labels: ours, or those of a class map (see `read_outside_table`).
+
+    `columns` are those of the photo's name and of its class.
+
+    Raises:
+        ConfigError: The class map cannot be used.
+        DataError: The table is wrong, or names files that are not there.
+    """
+    if named is None:
+        photos = read_table(csv_path, images_dir, columns)
+    else:
+        photos = read_outside_table(csv_path, images_dir, columns, named, "data.extra.class_map").photos
+    rows = np.full((len(photos), NUM_CLASSES), 1 / NUM_CLASSES, np.float32)
+    for row, photo in zip(rows, photos, strict=True):
+        if photo.label != NO_COUNTERPART:
+            row[:] = np.eye(NUM_CLASSES, dtype=np.float32)[photo.label]
+    likely = rows.argmax(axis=1).tolist()
+    return ExtraPhotos(
+        tuple(LabeledPhoto(photo.image_id, label, photo.path) for photo, label in zip(photos, likely, strict=True)),
+        rows,
+        labelled=True,
     )
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from cassava_leaf_disease.config.schema import AppConfig, DataConfig
 from cassava_leaf_disease.data.cleaning import leave_out, read_excluded, read_soft_labels
 from cassava_leaf_disease.data.divide import DividedPhotos, divide_photos
-from cassava_leaf_disease.data.extra import ExtraPhotos, read_extra, refuse_labeled
+from cassava_leaf_disease.data.extra import ExtraPhotos, read_extra, read_labelled, refuse_labeled
 from cassava_leaf_disease.data.splits import Part, Split
 from cassava_leaf_disease.data.synthetic import balanced_labels
 from cassava_leaf_disease.data.table import LabeledPhoto
@@ -75,12 +75,17 @@ def read_extra_photos(config: AppConfig, parts: Parts) -> ExtraPhotos | None:
     """The photos of `data.extra`, which stand in no part; None without them.
 
     Raises:
-        DataError: They are missing, their table is wrong, or some of them are labelled photos too.
+        ConfigError: Their class map cannot be used.
+        DataError: They are missing, their table is wrong, or some of them are photos of the data set too.
     """
     settings = config.data.extra
     if settings.csv_path is None or settings.images_dir is None or parts.divided is None:
         return None
-    extra = read_extra(settings.csv_path, settings.images_dir)
+    if settings.label_column is None:
+        extra = read_extra(settings.csv_path, settings.images_dir)
+    else:
+        columns = (settings.image_column, settings.label_column)
+        extra = read_labelled(settings.csv_path, settings.images_dir, columns, settings.class_map)
     labeled = [photo for photos in parts.whole.parts.values() for photo in photos]
     refuse_labeled(extra, labeled, config.paths.cache_dir if config.data.cache.enabled else None)
     return extra

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind people tell apart.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+BLUE, ORANGE, GREEN, GREY, PURPLE = "#0072B2", "#D55E00", "#009E73", "#666666", "#CC79A7"
 DOTS_PER_INCH = 120
 
 Counts = Sequence[Sequence[int]] | npt.NDArray[np.int64]
@@ -167,7 +167,7 @@ def risk_coverage_figure(
 
 def foreign_figure(scores: Mapping[str, Mapping[str, npt.NDArray[np.float64]]], title: str) -> "Figure":
     """How foreign each score finds sets of photos, a panel for each score; what lies right of the line is refused."""
-    colors = {"train": GREY, "val": GREEN, "test": BLUE, "foreign": ORANGE}
+    colors = {"train": GREY, "val": GREEN, "test": BLUE, "extra": PURPLE, "foreign": ORANGE}
     figure = new_figure(4.2 * len(scores) + 0.4, 3.8)
     for axes, (name, sets) in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True):
         low, high = (float(np.quantile(np.concatenate([*sets.values()]), share)) for share in (0.0, 0.995))

@@ -1,5 +1,10 @@
-"""`cassava fit-gate`: what a photo has to pass before its diagnosis counts, learned from leaves, kept in the file."""
+"""`cassava fit-gate`: what a photo has to pass before its diagnosis counts, learned from leaves, kept in the file.
 
+Extra photos that people have labelled (`data.extra` with `label_column`) are leaves too, of another camera or country:
+each of their classes is a group of its own, beside those of the training part.
+"""
+
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +17,11 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from cassava_leaf_disease.config.schema import AppConfig, GateConfig, OodScore
+from cassava_leaf_disease.data.class_map import NO_COUNTERPART
 from cassava_leaf_disease.data.datamodule import LeafDataModule
 from cassava_leaf_disease.data.datasets import DecodedPhotos, PhotoSource
 from cassava_leaf_disease.data.folder import find_photos
-from cassava_leaf_disease.domain import Verdict
+from cassava_leaf_disease.domain import NUM_CLASSES, Verdict
 from cassava_leaf_disease.errors import ConfigError, DataError
 from cassava_leaf_disease.evaluation.calibrate import ENOUGH_PHOTOS, folder_of, refuse_other_files
 from cassava_leaf_disease.evaluation.figures import foreign_figure, risk_coverage_figure, write_figure
@@ -34,6 +40,7 @@ from cassava_leaf_disease.inference.vote import softmax
 from cassava_leaf_disease.modeling.calibration import choose_confidence
 from cassava_leaf_disease.modeling.checkpoint import describe_anew, load_checkpoint
 from cassava_leaf_disease.modeling.metadata import ConfidenceRule, GateRecord, QualityLimits, Thresholds
+from cassava_leaf_disease.paths import METRICS_FILE
 from cassava_leaf_disease.storage.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -93,7 +100,10 @@ class GateResult(BaseModel):
 
 @dataclass(frozen=True)
 class Readings:
-    """What the network and the pixels say of N photos; `labels` are empty where they show no cassava."""
+    """What the network and the pixels say of N photos.
+
+    `labels` are `NO_COUNTERPART` where they show no cassava, or a trouble that is none of ours.
+    """
 
     outputs: EngineOutputs
     quality: list[PhotoQuality]
@@ -101,6 +111,19 @@ class Readings:
 
     def __len__(self) -> int:
         return len(self.quality)
+
+    def joined(self, other: "Readings") -> "Readings":
+        """These, then the other ones, whose classes are groups of their own."""
+        outputs, others = self.outputs, other.outputs
+        features = None
+        if outputs.features is not None and others.features is not None:
+            features = np.concatenate([outputs.features, others.features])
+        groups = other.labels + (NUM_CLASSES - NO_COUNTERPART)
+        return Readings(
+            EngineOutputs(np.concatenate([outputs.logits, others.logits]), features),
+            [*self.quality, *other.quality],
+            np.concatenate([self.labels, groups]),
+        )
 
 
 @dataclass(frozen=True)
@@ -126,8 +149,9 @@ def fit_gate(config: AppConfig) -> GateResult:
     predictor = load_predictor(found, config.infer.device)
     read = read_parts(config, predictor)
     settings, temperature = config.gate, loaded.metadata.temperature
-    quality = fit_quality(read["train"].quality, settings)
-    fitted = fit_scores(read, settings, quality)
+    leaves = read["train"].joined(read["extra"]) if "extra" in read else read["train"]
+    quality = fit_quality(leaves.quality, settings)
+    fitted = fit_scores(leaves, read, settings, quality)
     gate = fitted[settings.score].gate
     answers = {part: softmax(each.outputs.logits.astype(np.float64) / temperature) for part, each in read.items()}
     rule = ConfidenceRule(target_accuracy=settings.target_accuracy, min_coverage=settings.min_coverage)
@@ -164,7 +188,7 @@ def fit_gate(config: AppConfig) -> GateResult:
 
 
 def read_parts(config: AppConfig, predictor: Predictor) -> dict[str, Readings]:
-    """The photos of each part, those of the training part without random changes, and foreign ones as `foreign`.
+    """The photos of each part, without random changes, labelled extra ones as `extra`, and foreign ones as `foreign`.
 
     Raises:
         DataError: They are not those that the model was trained with, or cannot be read.
@@ -182,10 +206,17 @@ def read_parts(config: AppConfig, predictor: Predictor) -> dict[str, Readings]:
         rows = _spread(len(labels), config.gate.reference_photos) if part == "train" else range(len(labels))
         image = partial(_chosen, _as_they_are(data, part, limits), rows)
         read[part] = read_photos(predictor, image, labels[list(rows)], config)
+    extra = data.labelled_extra()
+    if extra is not None:
+        rows = _spread(len(extra.photos), config.gate.reference_photos)
+        source = DecodedPhotos(extra.photos, None, enlarge=True, limits=limits)
+        read["extra"] = read_photos(predictor, partial(_chosen, source, rows), extra.classes[list(rows)], config)
+    else:
+        _warn_of_unknown_leaves(config, Path(predictor.identity.path))
     if len(read["val"]) < ENOUGH_PHOTOS:
         logger.warning("the validation part has %d photos: the gate's limits are mostly chance", len(read["val"]))
     if folder is not None:
-        nothing = np.full(len(names), -1, np.int64)
+        nothing = np.full(len(names), NO_COUNTERPART, np.int64)
         read["foreign"] = read_photos(
             predictor, lambda index: read_image(folder / names[index], limits), nothing, config
         )
@@ -247,27 +278,26 @@ def fit_quality(quality: Sequence[PhotoQuality], settings: GateConfig) -> Qualit
 
 
 def fit_scores(
-    read: Mapping[str, Readings], settings: GateConfig, quality: QualityLimits
+    leaves: Readings, read: Mapping[str, Readings], settings: GateConfig, quality: QualityLimits
 ) -> dict[OodScore, FittedScore]:
-    """Every score that the network allows, learned from training leaves, its limit from validation ones."""
-    features = read["train"].outputs.features
+    """Every score that the network allows, learned from the leaves, its limit from validation ones in `read`."""
+    features = leaves.outputs.features
     return {
-        score: fit_score(score, read, settings, quality)
+        score: fit_score(score, leaves, read, settings, quality)
         for score in _SCORES
         if score not in NEEDS_FEATURES or features is not None
     }
 
 
 def fit_score(
-    score: OodScore, read: Mapping[str, Readings], settings: GateConfig, quality: QualityLimits
+    score: OodScore, leaves: Readings, read: Mapping[str, Readings], settings: GateConfig, quality: QualityLimits
 ) -> FittedScore:
     """One score.
 
     Raises:
         DataError: It finds all validation photos alike.
     """
-    train = read["train"]
-    arrays = fit_arrays(score, train.outputs, train.labels, settings.dimensions)
+    arrays = fit_arrays(score, leaves.outputs, leaves.labels, settings.dimensions)
     record = GateRecord(
         score=score,
         typical=0.0,
@@ -275,7 +305,7 @@ def fit_score(
         neighbors=settings.neighbors,
         max_refused=settings.max_refused,
         quality=quality,
-        photos={"train": len(train), "val": len(read["val"])},
+        photos={"train": len(leaves), "val": len(read["val"])},
     )
     plain = {part: Gate(record, arrays).foreign(each.outputs) for part, each in read.items()}
     typical, limit = np.quantile(plain["val"], [0.5, 1 - settings.max_refused]).tolist()
@@ -313,15 +343,29 @@ def count_verdicts(
     shares: dict[Verdict, float] = {
         name: float((verdicts == name).mean()) for name in ("diagnosis", "uncertain", "not_cassava", "poor_photo")
     }
-    if photos.labels[0] < 0:
+    known = photos.labels != NO_COUNTERPART
+    if not known.any():
         return PartVerdicts(photos=len(photos), verdicts=shares)
-    right, diagnosed = probabilities.argmax(axis=1) == photos.labels, verdicts == "diagnosis"
+    right = (probabilities.argmax(axis=1) == photos.labels)[known]
+    diagnosed = (verdicts == "diagnosis")[known]
     return PartVerdicts(
         photos=len(photos),
         verdicts=shares,
         accuracy=float(right.mean()),
         diagnosis_accuracy=float(right[diagnosed].mean()) if diagnosed.any() else None,
     )
+
+
+def _warn_of_unknown_leaves(config: AppConfig, checkpoint: Path) -> None:
+    """A network that learned other leaves than the gate is shown would have them refused."""
+    result = folder_of(checkpoint) / METRICS_FILE
+    if config.data.extra.csv_path is not None or not result.is_file():
+        return
+    count = json.loads(result.read_bytes()).get("photos", {}).get("extra")
+    if count:
+        logger.warning(
+            "its training learned %d extra photos too; type its data.extra.* so that the gate knows them", count
+        )
 
 
 def _as_they_are(data: LeafDataModule, part: Part, limits: DecodeLimits) -> PhotoSource:

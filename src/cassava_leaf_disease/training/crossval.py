@@ -16,6 +16,7 @@ from cassava_leaf_disease.inference.make_ensemble import write_ensemble
 from cassava_leaf_disease.inference.predictor import load_predictor
 from cassava_leaf_disease.paths import (
     ENSEMBLE_FILE,
+    METRICS_FILE,
     OUT_OF_FOLD_FILE,
     best_checkpoint,
 )
@@ -23,7 +24,7 @@ from cassava_leaf_disease.ranks import launcher
 from cassava_leaf_disease.storage.files import write_json
 from cassava_leaf_disease.training.folds import fold_config, run_folds
 from cassava_leaf_disease.training.result import TrainResult
-from cassava_leaf_disease.training.run_folder import METRICS_FILE, describe_run, open_workflow_dir
+from cassava_leaf_disease.training.run_folder import describe_run, open_workflow_dir
 
 
 class FoldSpread(BaseModel):

@@ -2,7 +2,7 @@
 
 The teacher answers once, before the training, about every photo that trains; its answers are kept in the run's
 `soft_targets.csv`. The loss is the configured one against `alpha * teacher + (1 - alpha) * one-hot`; photos
-without labels get the teacher's answer alone. Other than in the paper the student's own temperature stays 1, so
+that nobody labelled get the teacher's answer alone. Other than in the paper the student's own temperature stays 1, so
 that any loss over probabilities will do.
 
 What the teacher learned must not be what the student is measured on. With `out_of_fold` a photo's target comes
@@ -27,7 +27,6 @@ from cassava_leaf_disease.data.digests import photo_digests
 from cassava_leaf_disease.data.extra import parse_probabilities, probability_table, read_probabilities
 from cassava_leaf_disease.data.splits import Part
 from cassava_leaf_disease.data.table import name_some
-from cassava_leaf_disease.domain import NUM_CLASSES
 from cassava_leaf_disease.errors import ConfigError, DataError
 from cassava_leaf_disease.evaluation.own_split import config_of_model
 from cassava_leaf_disease.evaluation.predictions import predict_photos
@@ -65,17 +64,17 @@ def soften_targets(config: AppConfig, data: LeafDataModule, resumed: Path | None
     answered, answers = parse_probabilities(table, "image_id", origin)
     if answered != names:
         raise DataError(f"{origin}: about other photos than this run trains on; start a new run without train.resume")
-    data.soften(mix_targets(answers, data.labels("train"), config.distill.alpha, config.distill.temperature))
+    data.soften(mix_targets(answers, data.labelled_targets(), config.distill.alpha, config.distill.temperature))
     return table
 
 
 def mix_targets(
-    answers: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], alpha: float, temperature: float
+    answers: npt.NDArray[np.float64], labelled: npt.NDArray[np.float32], alpha: float, temperature: float
 ) -> npt.NDArray[np.float32]:
-    """Targets `(N, C)`: the teacher's softened answers, for the first of them mixed with their `labels` `(L,)`."""
+    """Targets `(N, C)`: the teacher's softened answers, for the first of them mixed with what people say `(L, C)`."""
     targets = soften(answers, temperature)
-    labeled = slice(len(labels))
-    targets[labeled] = alpha * targets[labeled] + (1 - alpha) * np.eye(NUM_CLASSES)[labels]
+    first = slice(len(labelled))
+    targets[first] = alpha * targets[first] + (1 - alpha) * labelled
     return targets.astype(np.float32)
 
 

@@ -14,12 +14,12 @@ from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.evaluation.calibrate import ENOUGH_PHOTOS, calibrate
 from cassava_leaf_disease.inference.make_ensemble import write_ensemble
-from cassava_leaf_disease.paths import ENSEMBLE_FILE, best_checkpoint
+from cassava_leaf_disease.paths import ENSEMBLE_FILE, METRICS_FILE, best_checkpoint
 from cassava_leaf_disease.ranks import launcher
 from cassava_leaf_disease.storage.files import write_json
 from cassava_leaf_disease.training.fit import train
 from cassava_leaf_disease.training.result import TrainResult
-from cassava_leaf_disease.training.run_folder import METRICS_FILE, describe_run, open_workflow_dir
+from cassava_leaf_disease.training.run_folder import describe_run, open_workflow_dir
 
 logger = logging.getLogger(__name__)
 

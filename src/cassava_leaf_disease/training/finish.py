@@ -13,11 +13,11 @@ from cassava_leaf_disease.evaluation.fit_gate import fit_gate
 from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
 from cassava_leaf_disease.modeling.metrics import bootstrap_intervals
 from cassava_leaf_disease.modeling.module import LeafClassifier
+from cassava_leaf_disease.paths import METRICS_FILE
 from cassava_leaf_disease.storage.files import write_json
 from cassava_leaf_disease.training.recorder import RunRecorder
 from cassava_leaf_disease.training.result import TrainResult
 from cassava_leaf_disease.training.run_figures import write_run_figures
-from cassava_leaf_disease.training.run_folder import METRICS_FILE
 from cassava_leaf_disease.training.session import Session
 from cassava_leaf_disease.training.team import Team
 

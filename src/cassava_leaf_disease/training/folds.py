@@ -11,10 +11,10 @@ import torch
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.accelerator import resolve_accelerator
 from cassava_leaf_disease.data.cpus import available_cpus
+from cassava_leaf_disease.paths import METRICS_FILE
 from cassava_leaf_disease.training.children import Child, Nursery, nursery, wait_for_one
 from cassava_leaf_disease.training.fit import train
 from cassava_leaf_disease.training.result import TrainResult
-from cassava_leaf_disease.training.run_folder import METRICS_FILE
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import CassavaError, ConfigError, StorageError
-from cassava_leaf_disease.paths import BEST_CHECKPOINT, best_checkpoint, runs_dir, version_dirs
+from cassava_leaf_disease.paths import BEST_CHECKPOINT, METRICS_FILE, best_checkpoint, runs_dir, version_dirs
 from cassava_leaf_disease.storage.s3 import check_upload_settings, upload_s3
 from cassava_leaf_disease.storage.s3_transfer import sha256_of
 from cassava_leaf_disease.training.publication import Publication, warn_unpublished
@@ -29,7 +29,7 @@ from cassava_leaf_disease.training.publish_state import (
     unfinished_runs,
     write_state,
 )
-from cassava_leaf_disease.training.run_folder import CONFIG_FILE, MANIFEST_FILE, METRICS_FILE
+from cassava_leaf_disease.training.run_folder import CONFIG_FILE, MANIFEST_FILE
 
 logger = logging.getLogger(__name__)
 

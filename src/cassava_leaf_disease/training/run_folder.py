@@ -15,6 +15,7 @@ from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.paths import (
     BEST_CHECKPOINT,
     LAST_CHECKPOINT,
+    METRICS_FILE,
     checkpoints_dir,
     create_version_dir,
     runs_dir,
@@ -25,7 +26,6 @@ from cassava_leaf_disease.storage.files import write_text
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.yaml"
-METRICS_FILE = "metrics.json"
 MANIFEST_FILE = "split.csv"
 FIGURES_DIR = "figures"
 

@@ -20,11 +20,11 @@ from typing_extensions import override
 
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError, StorageError
-from cassava_leaf_disease.paths import best_checkpoint, runs_dir, version_dirs
+from cassava_leaf_disease.paths import METRICS_FILE, best_checkpoint, runs_dir, version_dirs
 from cassava_leaf_disease.storage.files import write_json
 from cassava_leaf_disease.training.mlflow_store import MEND, check_store, reaching, tracking_uri
 from cassava_leaf_disease.training.result import TrainResult
-from cassava_leaf_disease.training.run_folder import CONFIG_FILE, FIGURES_DIR, MANIFEST_FILE, METRICS_FILE
+from cassava_leaf_disease.training.run_folder import CONFIG_FILE, FIGURES_DIR, MANIFEST_FILE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -19,12 +19,12 @@ from typing_extensions import override
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError, DeviceMemoryError, DivergedError
 from cassava_leaf_disease.modeling.module import MONITOR
-from cassava_leaf_disease.paths import LAST_CHECKPOINT, checkpoints_dir
+from cassava_leaf_disease.paths import LAST_CHECKPOINT, METRICS_FILE, checkpoints_dir
 from cassava_leaf_disease.ranks import launcher
 from cassava_leaf_disease.storage.files import write_json, write_text
 from cassava_leaf_disease.training.fit import train, train_here
 from cassava_leaf_disease.training.launch import processes_to_start
-from cassava_leaf_disease.training.run_folder import METRICS_FILE, differing_keys
+from cassava_leaf_disease.training.run_folder import differing_keys
 from cassava_leaf_disease.training.search_space import Value, configured, read_space
 from cassava_leaf_disease.training.trial_sampler import make_sampler
 from cassava_leaf_disease.training.tune_figure import write_tune_figure

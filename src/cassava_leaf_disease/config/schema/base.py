@@ -18,6 +18,10 @@ AbsolutePath = Annotated[Path, BeforeValidator(_resolved)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Weighting = Literal["none", "sqrt_inverse", "inverse"]
+ClassMapSetting = Annotated[
+    dict[str, int | str | None] | AbsolutePath | None,
+    Field(description="a class map such as {mosaic:3,brown spot:null}, the path of a YAML or CSV file, or null"),
+]
 Tta = Literal["none", "flips", "rotations", "dihedral", "crops", "crops_hflip"]
 
 

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from cassava_leaf_disease.config.schema.base import AbsolutePath, Section, Weighting
+from cassava_leaf_disease.config.schema.base import AbsolutePath, ClassMapSetting, Section, Weighting
 
 
 class PathsConfig(Section):
@@ -76,14 +76,19 @@ class CacheConfig(Section):
 
 
 class ExtraConfig(Section):
-    """Photos beside the labelled ones that are learned with the probabilities of a table as their targets.
+    """Photos beside the labelled ones that are learned with the probabilities or labels of a table as their targets.
 
-    `csv_path` is what `cassava pseudo-label` wrote about the photos in `images_dir`. `ratio` is how many of
-    them an epoch draws for each labelled photo (null: each once).
+    `csv_path` is what `cassava pseudo-label` wrote about the photos in `images_dir`, or, with `label_column`, a table
+    of photos (`image_column`) that people have labelled; `class_map` brings the class names of another collection to
+    ours. What a class map gives null is a leaf with another trouble: no class is more probable than the others.
+    `ratio` is how many of them an epoch draws for each labelled photo (null: each once).
     """
 
     csv_path: AbsolutePath | None
     images_dir: AbsolutePath | None
+    image_column: str = Field(min_length=1)
+    label_column: str | None = Field(min_length=1, description="the name of a column, or null")
+    class_map: ClassMapSetting
     ratio: float | None = Field(gt=0, le=100, description="a number above 0, or null")
 
     @model_validator(mode="after")
@@ -93,6 +98,12 @@ class ExtraConfig(Section):
                 "data.extra.csv_path and data.extra.images_dir belong together: the table that `cassava "
                 "pseudo-label` wrote, and the folder that it scored; type both, or neither"
             )
+            raise ValueError(msg)
+        if self.label_column is not None and self.csv_path is None:
+            msg = f"data.extra.label_column={self.label_column}: of no table; type data.extra.csv_path=labels.csv too"
+            raise ValueError(msg)
+        if self.class_map is not None and self.label_column is None:
+            msg = "data.extra.class_map is set without their column; type data.extra.label_column=COLUMN too"
             raise ValueError(msg)
         return self
 

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from cassava_leaf_disease.config.schema.base import AbsolutePath, Fraction, Section
+from cassava_leaf_disease.config.schema.base import AbsolutePath, ClassMapSetting, Fraction, Section
 
 FindIssuesBy = Literal["prune_by_noise_rate", "prune_by_class", "both", "confident_learning", "predicted_neq_given"]
 RankLabelsBy = Literal["self_confidence", "normalized_margin", "confidence_weighted_entropy"]
@@ -26,9 +26,7 @@ class EvaluateConfig(Section):
     images_dir: AbsolutePath | None
     image_column: str = Field(min_length=1)
     label_column: str = Field(min_length=1)
-    class_map: dict[str, int | str | None] | AbsolutePath | None = Field(
-        description="a class map such as {mosaic:3,brown spot:null}, the path of a YAML or CSV file, or null"
-    )
+    class_map: ClassMapSetting
     batch_size: int = Field(ge=1, le=8192)
     bootstrap_samples: int = Field(ge=100, le=100_000)
     output_dir: AbsolutePath | None
