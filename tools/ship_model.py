@@ -219,6 +219,8 @@ def tables(record: dict[str, Any]) -> str:
         rows.append(
             f"| {name} | {each['precision']:.2f} | {each['recall']:.2f} | {each['f1']:.2f} | {each['support']} |"
         )
+    if "outside" in record:
+        rows += ["", *elsewhere(record["outside"]["outside"]["classes"])]
     if len(networks) > 1:
         rows += ["", "| network | backbone | version | commit |", "| --- | --- | --- | --- |"]
         for number, each in enumerate(networks, 1):
@@ -235,6 +237,22 @@ def tables(record: dict[str, Any]) -> str:
         counts = ", ".join(f"{count} `{verdict}`" for verdict, count in sorted(record["foreign"].items()))
         rows.append(f"Of {sum(record['foreign'].values())} photos without cassava: {counts}.")
     return "\n".join(rows) + "\n"
+
+
+def elsewhere(classes: Sequence[dict[str, Any]]) -> list[str]:
+    """A table of what becomes of the photos of another collection, class by class."""
+    kinds = ("diagnosis", "uncertain", "not_cassava", "poor_photo")
+    rows = [
+        f"| class elsewhere | ours | photos | named so | {' | '.join(f'`{kind}`' for kind in kinds)} |",
+        "| --- " * (4 + len(kinds)) + "|",
+    ]
+    for each in classes:
+        recall = (
+            "" if each["recall"] is None else "{:.2f} [{:.2f}, {:.2f}]".format(each["recall"], *each["recall_interval"])
+        )
+        counts = " | ".join(str(each["verdicts"].get(kind, 0)) for kind in kinds)
+        rows.append(f"| {each['name']} | {each['counterpart'] or 'none'} | {each['photos']} | {recall} | {counts} |")
+    return rows
 
 
 def summary(name: str, scores: dict[str, Any], *, classes: bool = True) -> str:
