@@ -224,7 +224,7 @@ def tables(record: dict[str, Any]) -> str:
     if len(networks) > 1:
         rows += ["", "| network | backbone | version | commit |", "| --- | --- | --- | --- |"]
         for number, each in enumerate(networks, 1):
-            rows.append(f"| {number} | {each['backbone']} | {each['version']} | {each['git_commit']} |")
+            rows.append(f"| {number} | {each['backbone']} | {each['version']} | {each['git_commit'][:7]} |")
     timing, file = record["latency"], record["file"]
     rows += [
         "",

@@ -30,5 +30,5 @@ def test_several_networks_are_told_one_by_one_and_together(record: dict[str, Any
     measured = f"{record['part']} part", record["checkpoint"]["scores"]["photos"]
     assert any(line.startswith(f"| {measured[0]}, its checkpoints together | {measured[1]} |") for line in lines)
     assert any(line.startswith(f"| {measured[0]}, network 2 alone | {measured[1]} |") for line in lines)
-    assert f"| 2 | {network['backbone']} | 0.0.0+another | {network['git_commit']} |" in lines
+    assert f"| 2 | {network['backbone']} | 0.0.0+another | {network['git_commit'][:7]} |" in lines
     assert any("of its answers about validation photos are the checkpoints'." in line for line in lines)
