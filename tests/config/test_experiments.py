@@ -26,8 +26,9 @@ def test_the_packaged_recipe_teaches_two_students_on_all_photos_but_one_in_ten()
 
     assert (config.model.backbone, config.train.epochs, config.augment.eval_size) == ("mobilenetv2_100", 40, 448)
     assert (config.data.split.val_size, config.data.split.test_size) == (0.1, 0)
-    assert (config.distill.teachers, config.distill.students, config.distill.teacher_epochs) == (3, 2, 24)
+    assert (config.distill.teachers, config.distill.students, config.distill.teacher_epochs) == (2, 2, 24)
     assert (config.loss.label_smoothing, config.distill.teacher_label_smoothing) == (0, 0.1)
+    assert config.data.extra.ratio == 0.3
 
 
 @pytest.mark.parametrize("experiment", [[], ["experiment=field_384"]])

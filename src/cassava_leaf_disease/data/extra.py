@@ -120,10 +120,10 @@ def refuse_labeled(extra: ExtraPhotos, labeled: Sequence[LabeledPhoto], memo_dir
     known = frozenset(digests[: len(labeled)])
     shared = [photo.image_id for photo, d in zip(extra.photos, digests[len(labeled) :], strict=True) if d in known]
     if shared:
+        again = "" if extra.labelled else ", or write the table again with `cassava pseudo-label`"
         raise DataError(
             f"data.extra.csv_path: {len(shared)} of its {len(extra.photos)} photos are photos of the data set, which "
-            f"would train on what is to be measured: {name_some(shared)}; remove their rows, or write the table again "
-            "with `cassava pseudo-label`"
+            f"would train on what is to be measured: {name_some(shared)}; remove their rows{again}"
         )
 
 
