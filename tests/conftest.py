@@ -31,10 +31,13 @@ from cassava_leaf_disease.imaging.preprocess import Preprocessing, to_network_si
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.predictor import Predictor, load_predictor
 from cassava_leaf_disease.modeling.metadata import GateRecord, ModelMetadata, QualityLimits, SplitRecord
+from cassava_leaf_disease.process import collect_rarely
 from triton_server import NoServerError, TritonServer, make_environment
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # there is a worker for each core; threads of several would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+collect_rarely()
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -1,8 +1,6 @@
 """`python -m cassava_leaf_disease` is `cassava`."""
 
-import sys
-
-from cassava_leaf_disease.cli import main
+from cassava_leaf_disease.cli import script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

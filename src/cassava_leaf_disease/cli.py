@@ -17,6 +17,7 @@ from cassava_leaf_disease import __version__
 from cassava_leaf_disease.commands import COMMANDS, Command, find_command, joined
 from cassava_leaf_disease.door import EXIT_INTERRUPTED, guarded, run_workflow, write_result, write_stdout
 from cassava_leaf_disease.errors import ConfigError
+from cassava_leaf_disease.process import collect_rarely, leave
 from cassava_leaf_disease.ranks import launched_rank, launcher
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line (default: the process's own) and returns its exit code."""
     words = joined(sys.argv[1:] if argv is None else argv)
     return guarded(lambda: _dispatch(words))
+
+
+def script() -> NoReturn:
+    """What a shell starts."""
+    collect_rarely()
+    leave(main())
 
 
 def _dispatch(words: list[str]) -> int:
@@ -270,4 +277,4 @@ def _groups_text() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from cassava_leaf_disease.commands import Command
 from cassava_leaf_disease.errors import CassavaError, MissingDependencyError
+from cassava_leaf_disease.process import imports_only
 
 if TYPE_CHECKING:
     from cassava_leaf_disease.config.schema import AppConfig
@@ -56,7 +57,10 @@ def run_workflow(command: Command, config: "AppConfig") -> object:
     module, _, function = command.workflow.partition(":")
     with _stdout_to_stderr():
         try:
-            workflow: Callable[[AppConfig], object] = getattr(importlib.import_module(f"{PACKAGE}.{module}"), function)
+            with imports_only():
+                workflow: Callable[[AppConfig], object] = getattr(
+                    importlib.import_module(f"{PACKAGE}.{module}"), function
+                )
             return workflow(config)
         except ModuleNotFoundError as error:
             library = (error.name or "").partition(".")[0]

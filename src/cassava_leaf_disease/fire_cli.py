@@ -9,13 +9,14 @@ import difflib
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 from cassava_leaf_disease import __version__, cli
 from cassava_leaf_disease.commands import find_command, joined
 from cassava_leaf_disease.door import guarded, write_stdout
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.fire_flags import FLAGS, Flag
+from cassava_leaf_disease.process import collect_rarely, leave
 
 # Fire keeps `-`, `--` and `--word` for itself; marked so, a word is plain. No process argument holds NUL.
 _PLAIN: Final = "\0"
@@ -27,6 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line (default: the process's own) and returns its exit code."""
     words = joined(sys.argv[1:] if argv is None else argv)
     return guarded(lambda: _dispatch(words))
+
+
+def script() -> NoReturn:
+    """What a shell starts."""
+    collect_rarely()
+    leave(main())
 
 
 def to_hydra_words(words: Sequence[str]) -> list[str]:
@@ -178,4 +185,4 @@ A switch may be followed by anything; `-` and `_` are spelled alike. Other keys 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

@@ -10,6 +10,7 @@ from pathlib import Path
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import CassavaError, OtherRankError
 from cassava_leaf_disease.log import configure_logging
+from cassava_leaf_disease.process import collect_rarely, imports_only, leave
 from cassava_leaf_disease.ranks import launched_rank
 from cassava_leaf_disease.storage.files import write_json
 from cassava_leaf_disease.training.children import ANSWER_FILE, ERROR_FILE, TASK_FILE, TRACEBACK_FILE
@@ -43,7 +44,8 @@ def main() -> int:
 
 def run_task(folder: Path) -> None:
     """Trains, and writes what came of it."""
-    from cassava_leaf_disease.training.fit import train
+    with imports_only():
+        from cassava_leaf_disease.training.fit import train
 
     task = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
     run_dir = None if task["run_dir"] is None else Path(task["run_dir"])
@@ -68,4 +70,5 @@ def end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    collect_rarely()
+    leave(main())
