@@ -169,7 +169,9 @@ def _compose_jobs(words: Sequence[str], args: "Namespace", filed: Sequence[str])
         quote_free_text,
         quoted,
     )
+    from cassava_leaf_disease.config.packaged import read_once
 
+    read_once()
     jobs: list[Job] = []
 
     def collect(settings: "DictConfig") -> None:

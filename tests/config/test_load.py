@@ -334,3 +334,13 @@ def test_every_key_tells_what_it_accepts() -> None:
 def test_group_that_is_no_mapping_is_told() -> None:
     with pytest.raises(ConfigError, match=r"^train=\[1,2\]: train is a group of keys; type the keys below it"):
         load_config(["train=[1,2]"])
+
+
+def test_packaged_files_are_read_once_and_no_configuration_changes_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load_config()
+    monkeypatch.setattr(OmegaConf, "load", None)
+
+    changed = load_config(["train.epochs=3", "data.split.folds=4"])
+
+    assert (changed.train.epochs, changed.data.split.folds) == (3, 4)
+    assert load_config() == before

@@ -48,6 +48,9 @@ def load_config(overrides: Sequence[str] = ()) -> AppConfig:
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
 
+    from cassava_leaf_disease.config.packaged import read_once
+
+    read_once()
     GlobalHydra.instance().clear()
     with hydra_errors_in_one_line(), initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         return parse_config(compose("config", overrides=quote_free_text(overrides)))
