@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache, lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,26 @@ def figures_without_ink(request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     """
     if request.node.get_closest_marker("draws") is None:
         monkeypatch.setattr("cassava_leaf_disease.evaluation.figures.draw", lambda _, file: file.write(EMPTY_PNG))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def leaves_drawn_once() -> Iterator[None]:
+    """The same leaf is not drawn again, neither for another training nor for another comparison of an export."""
+    kept = lru_cache(maxsize=4096)(draw_leaf)
+    with pytest.MonkeyPatch.context() as patch:
+        for user in ("data.datasets", "export.pictures", "export.triton.compare"):
+            patch.setattr(f"cassava_leaf_disease.{user}.draw_leaf", lambda *words: kept(*words).copy())
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def operators_read_once() -> Iterator[None]:
+    """PyTorch reads the sources of five hundred operators anew for each export to ONNX, for 0.4 s."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        yield
 
 
 @pytest.fixture

@@ -37,7 +37,8 @@ Config = Callable[..., AppConfig]
 class MlflowServer:
     """A real `mlflow server` process with its own store."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, empty_store: Path) -> None:
+        shutil.copy(empty_store, folder / "server.db")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -94,8 +95,8 @@ def local_store(empty_store: Path, tmp_path: Path) -> MlflowClient:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    running = MlflowServer(tmp_path_factory.mktemp("mlflow"))
+def server(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[MlflowServer]:
+    running = MlflowServer(tmp_path_factory.mktemp("mlflow"), empty_store)
     running.start()
     yield running
     running.kill()
@@ -180,9 +181,9 @@ class TestServer:
         assert answers.sum(axis=1).tolist() == pytest.approx([1, 1])
 
     def test_that_dies_meanwhile_does_not_stop_the_run_which_can_be_sent_later(
-        self, small_words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, small_words: tuple[str, ...], tmp_path: Path, empty_store: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        server = MlflowServer(tmp_path)
+        server = MlflowServer(tmp_path, empty_store)
         server.start()
         run_dir = tmp_path / "outputs" / "runs" / "version_0"
         killer = threading.Thread(target=kill_after_first_epoch, args=(server, run_dir / "metrics.csv"))
