@@ -69,6 +69,8 @@ def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KaggleSe
     monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("KAGGLE_API_TOKEN", "token")
     monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
+    # It looks for Keras in the call stack: for 1.2 s where tests have loaded thousands of modules.
+    monkeypatch.setattr("kagglehub.clients.get_user_agent", lambda: "kagglehub")
     local = kaggle_env.KaggleEnv.LOCAL
     monkeypatch.setitem(kaggle_env._env_to_endpoint, local, f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
