@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cassava_leaf_disease.bot import telegram_api, work
+from cassava_leaf_disease.bot import receive, telegram_api, work
 from cassava_leaf_disease.bot.run import BotResult, run_until
 from cassava_leaf_disease.bot.settings import settings_for
 from cassava_leaf_disease.config.load import load_config
@@ -23,7 +23,8 @@ ANN, BEN = 1001, 1002
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(telegram_api, "_FIRST_PAUSE_S", 0.05)
+    for room in (receive, telegram_api):
+        monkeypatch.setattr(room, "_FIRST_PAUSE_S", 0.05)
 
 
 @pytest.mark.parametrize("method", ["sendMessage", "editMessageMedia", "getFile", "getUpdates"])
