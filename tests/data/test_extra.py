@@ -219,7 +219,7 @@ class TestLabelled:
         assert extra.classes.tolist() == [0, 3, NO_COUNTERPART, 3, 4]
         assert extra.probabilities[2].tolist() == pytest.approx([0.2] * 5)
         assert extra.probabilities[[0, 1, 3, 4]].tolist() == np.eye(5)[[0, 3, 3, 4]].tolist()
-        assert data.training_targets()[39:].tolist() == extra.probabilities.tolist()
+        assert np.asarray(data.training_targets())[39:].tolist() == extra.probabilities.tolist()
         assert data.labelled_targets()[39:].tolist() == extra.probabilities.tolist()
         assert data.labelled_targets()[:39].argmax(axis=1).tolist() == data.labels("train").tolist()
 
