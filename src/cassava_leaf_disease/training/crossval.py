@@ -20,9 +20,9 @@ from cassava_leaf_disease.paths import (
     OUT_OF_FOLD_FILE,
     best_checkpoint,
 )
-from cassava_leaf_disease.ranks import launcher
 from cassava_leaf_disease.storage.files import write_json
 from cassava_leaf_disease.training.folds import fold_config, run_folds
+from cassava_leaf_disease.training.launch import refuse_launcher
 from cassava_leaf_disease.training.result import TrainResult
 from cassava_leaf_disease.training.run_folder import describe_run, open_workflow_dir
 
@@ -61,12 +61,7 @@ def crossval(config: AppConfig) -> CrossvalResult:
     Raises:
         ConfigError: The settings cannot be cross-validated, or there is nothing to resume.
     """
-    started_by = launcher()
-    if started_by is not None:
-        raise ConfigError(
-            f"{started_by} started this command in several processes, and crossval starts its own: type it alone, "
-            "with crossval.parallel=NUMBER of folds at a time"
-        )
+    refuse_launcher("crossval", ", with crossval.parallel=NUMBER of folds at a time")
     if config.data.synthetic.enabled:
         raise ConfigError("crossval needs photos to fold; type data.synthetic.enabled=false and paths.data_dir=…")
     if config.data.split.manifest is not None:

@@ -15,9 +15,9 @@ from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.evaluation.calibrate import ENOUGH_PHOTOS, calibrate
 from cassava_leaf_disease.inference.make_ensemble import write_ensemble
 from cassava_leaf_disease.paths import ENSEMBLE_FILE, METRICS_FILE, best_checkpoint
-from cassava_leaf_disease.ranks import launcher
 from cassava_leaf_disease.storage.files import write_json
 from cassava_leaf_disease.training.fit import train
+from cassava_leaf_disease.training.launch import refuse_launcher
 from cassava_leaf_disease.training.result import TrainResult
 from cassava_leaf_disease.training.run_folder import describe_run, open_workflow_dir
 
@@ -79,12 +79,7 @@ def check(config: AppConfig) -> None:
     Raises:
         ConfigError: They do.
     """
-    started_by = launcher()
-    if started_by is not None:
-        raise ConfigError(
-            f"{started_by} started this command in several processes, and distill starts trainings of its own: type "
-            "it alone"
-        )
+    refuse_launcher("distill")
     settings = config.distill
     if settings.teacher is not None or settings.out_of_fold or settings.tta != "none":
         raise ConfigError(

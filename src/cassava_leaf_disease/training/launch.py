@@ -22,6 +22,19 @@ _HOST = "127.0.0.1"
 _LOOPBACK = ("lo", "lo0")  # on Linux and macOS
 
 
+def refuse_launcher(command: str, hint: str = "") -> None:
+    """Refuses to run a command in the processes of a launcher, where each would start all trainings again.
+
+    Raises:
+        ConfigError: torchrun or SLURM started this process as one of several; `hint` ends the error.
+    """
+    started_by = launcher()
+    if started_by is not None:
+        raise ConfigError(
+            f"{started_by} started this command in several processes, and {command} starts its own: type it alone{hint}"
+        )
+
+
 def processes_to_start(config: AppConfig) -> int:
     """How many processes are to train together; 1 where this one trains, alone or as torchrun and SLURM say.
 

@@ -20,10 +20,9 @@ from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError, DeviceMemoryError, DivergedError
 from cassava_leaf_disease.modeling.module import MONITOR
 from cassava_leaf_disease.paths import LAST_CHECKPOINT, METRICS_FILE, checkpoints_dir
-from cassava_leaf_disease.ranks import launcher
 from cassava_leaf_disease.storage.files import write_json, write_text
 from cassava_leaf_disease.training.fit import train, train_here
-from cassava_leaf_disease.training.launch import processes_to_start
+from cassava_leaf_disease.training.launch import processes_to_start, refuse_launcher
 from cassava_leaf_disease.training.run_folder import differing_keys
 from cassava_leaf_disease.training.search_space import Value, configured, read_space
 from cassava_leaf_disease.training.trial_sampler import make_sampler
@@ -80,11 +79,7 @@ def tune(config: AppConfig) -> TuneResult:
         ConfigError: The space cannot be searched, or the study was started with other settings.
         CassavaError: What stops every training, such as missing photos.
     """
-    started_by = launcher()
-    if started_by is not None:
-        raise ConfigError(
-            f"{started_by} started this command in several processes, and tune starts its own: type it alone"
-        )
+    refuse_launcher("tune")
     if not config.train.save_checkpoints:
         raise ConfigError("tune keeps the best checkpoint; type train.save_checkpoints=true")
     if config.train.run_dir is not None or config.train.resume:
