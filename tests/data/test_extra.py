@@ -15,7 +15,7 @@ from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.class_map import NO_COUNTERPART
 from cassava_leaf_disease.data.datamodule import LeafDataModule
 from cassava_leaf_disease.data.extra import probability_table, read_extra, read_labelled, read_probabilities
-from cassava_leaf_disease.data.sampling import EpochSampler
+from cassava_leaf_disease.data.sampling import EpochSampler, class_weights
 from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
 from cassava_leaf_disease.data.table import read_kaggle
 from cassava_leaf_disease.errors import ConfigError, DataError
@@ -216,7 +216,7 @@ class TestLabelled:
         extra = data.labelled_extra()
 
         assert extra is not None
-        assert extra.classes.tolist() == [0, 3, NO_COUNTERPART, 3, 4]
+        assert data.training_labels()[39:].tolist() == [0, 3, NO_COUNTERPART, 3, 4]
         assert extra.probabilities[2].tolist() == pytest.approx([0.2] * 5)
         assert extra.probabilities[[0, 1, 3, 4]].tolist() == np.eye(5)[[0, 3, 3, 4]].tolist()
         assert np.asarray(data.training_targets())[39:].tolist() == extra.probabilities.tolist()
@@ -226,8 +226,8 @@ class TestLabelled:
     def test_labels_of_ours_need_no_map(self, elsewhere: Path) -> None:
         extra = read_labelled(elsewhere / "train.csv", elsewhere / "train_images", ("image_id", "label"), None)
 
-        assert extra.classes.tolist() == [photo.label for photo in read_kaggle(elsewhere)]
-        assert [photo.path for photo in extra.photos] == [photo.path for photo in read_kaggle(elsewhere)]
+        assert extra.photos == read_kaggle(elsewhere)
+        assert extra.probabilities.argmax(axis=1).tolist() == [photo.label for photo in extra.photos]
 
     def test_answers_of_a_model_are_nobody_s_labels(self, config_with: Config) -> None:
         data = ready(config_with())
@@ -296,6 +296,17 @@ class TestSampler:
             sampler.set_epoch(number)
             drawn.update(labels[index] for index, _ in sampler)
         assert 0.9 < drawn[0] / drawn[1] < 1.1
+
+    def test_photos_of_no_class_are_drawn_like_the_mean_and_count_for_none(self) -> None:
+        labels = [0] * 30 + [1] * 10 + [NO_COUNTERPART] * 20
+        sampler = EpochSampler(labels, "inverse", 0, extra=20, extra_drawn=20)
+        drawn: Counter[int] = Counter()
+        for number in range(60):
+            sampler.set_epoch(number)
+            drawn.update(labels[index] for index, _ in sampler)
+        assert 0.9 < drawn[0] / drawn[1] < 1.1
+        assert 0.9 < drawn[NO_COUNTERPART] / drawn[0] < 1.1
+        assert class_weights(labels, "inverse").tolist() == class_weights(labels[:40], "inverse").tolist()
 
     def test_all_of_them_are_drawn_as_if_they_were_labelled(self) -> None:
         assert self.drawn(3) == [index for index, _ in EpochSampler(self.LABELS, "none", 5)]

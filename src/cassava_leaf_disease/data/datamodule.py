@@ -140,7 +140,10 @@ class LeafDataModule(LightningDataModule):
         return self._parts.labels[part]
 
     def training_labels(self) -> npt.NDArray[np.int64]:
-        """Class ids `(N,)` of all that is trained on: the training part, then the extra photos' most probable ones."""
+        """Class ids `(N,)` of all that is trained on: the training part, then the extra photos' most probable ones.
+
+        `NO_COUNTERPART` where people have said of an extra photo that it is none of the classes.
+        """
         return np.concatenate([self.labels("train"), labels_of(self._extra_photos)])
 
     @property

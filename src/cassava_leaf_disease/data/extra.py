@@ -28,18 +28,13 @@ class ExtraPhotos:
     """Photos whose `image_id` is their path in the folder and whose label is the most probable class.
 
     `probabilities` `(N, C)` float32, rows that sum to 1. `labelled` says whether they are what people said of the
-    photos: sure of a class, or, of a leaf with a trouble that is none of ours, the same for all.
+    photos: sure of a class, or, of a leaf with a trouble that is none of ours, the same for all; such a photo's label
+    is `NO_COUNTERPART`.
     """
 
     photos: tuple[LabeledPhoto, ...]
     probabilities: npt.NDArray[np.float32]
     labelled: bool = False
-
-    @property
-    def classes(self) -> npt.NDArray[np.int64]:
-        """The class ids `(N,)`, `NO_COUNTERPART` where no class is more probable than the others."""
-        decided = self.probabilities.max(axis=1) > self.probabilities.min(axis=1)
-        return np.where(decided, self.probabilities.argmax(axis=1), NO_COUNTERPART)
 
 
 def probability_table(name_column: str, names: Sequence[str], probabilities: npt.NDArray[np.floating[Any]]) -> str:
@@ -102,12 +97,7 @@ def read_labelled(
     for row, photo in zip(rows, photos, strict=True):
         if photo.label != NO_COUNTERPART:
             row[:] = np.eye(NUM_CLASSES, dtype=np.float32)[photo.label]
-    likely = rows.argmax(axis=1).tolist()
-    return ExtraPhotos(
-        tuple(LabeledPhoto(photo.image_id, label, photo.path) for photo, label in zip(photos, likely, strict=True)),
-        rows,
-        labelled=True,
-    )
+    return ExtraPhotos(photos, rows, labelled=True)
 
 
 def refuse_labeled(extra: ExtraPhotos, labeled: Sequence[LabeledPhoto], memo_dir: Path | None) -> None:

@@ -24,8 +24,9 @@ def class_weights(labels: Labels, weighting: Weighting, num_classes: int = NUM_C
 
 
 def count_classes(labels: Labels, num_classes: int = NUM_CLASSES) -> npt.NDArray[np.float64]:
-    """How often each class occurs, (C,)."""
-    return np.bincount(np.asarray(labels, dtype=np.int64), minlength=num_classes).astype(np.float64)
+    """How often each class occurs, (C,); negative labels are of no class."""
+    known = np.asarray(labels, dtype=np.int64)
+    return np.bincount(known[known >= 0], minlength=num_classes).astype(np.float64)
 
 
 def mean_one(weights: npt.NDArray[np.float64], counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
@@ -41,10 +42,11 @@ class EpochSampler(Sampler[SampleKey]):
     """Draws (index, seed) for one epoch; both depend only on the seed, the epoch and the position.
 
     With weighting "none" every photo comes once; otherwise as many photos are drawn with replacement, by
-    the weights of their classes. Of the last `extra` photos each epoch takes `extra_drawn`, each at most once
-    more than any other. Of the epoch's order the first `taken` positions are used (None: all). Several ranks
-    share them: position p goes to rank p modulo `num_replicas`, so that the ranks' batches of a step are together
-    the batch of one process; the first positions come again at the end where the number does not divide.
+    the weights of their classes, those of no class by the mean weight of the others. Of the last `extra` photos each
+    epoch takes `extra_drawn`, each at most once more than any other. Of the epoch's order the first `taken` positions
+    are used (None: all). Several ranks share them: position p goes to rank p modulo `num_replicas`, so that the
+    ranks' batches of a step are together the batch of one process; the first positions come again at the end where
+    the number does not divide.
     """
 
     def __init__(  # noqa: PLR0913 # the epoch's recipe, and this rank's place in it
@@ -94,7 +96,7 @@ class EpochSampler(Sampler[SampleKey]):
         count = len(photos)
         if self._weighting != "none":
             labels = self._labels[photos]
-            weights = class_weights(labels, self._weighting)[labels].astype(np.float64)
+            weights = np.where(labels < 0, 1.0, class_weights(labels, self._weighting)[labels])
             return photos[rng.choice(count, size=count, replace=True, p=weights / weights.sum())]
         return photos[rng.permutation(count)] if self._shuffle else photos
 

@@ -21,6 +21,7 @@ from cassava_leaf_disease.data.class_map import NO_COUNTERPART
 from cassava_leaf_disease.data.datamodule import LeafDataModule
 from cassava_leaf_disease.data.datasets import DecodedPhotos, PhotoSource
 from cassava_leaf_disease.data.folder import find_photos
+from cassava_leaf_disease.data.parts import labels_of
 from cassava_leaf_disease.domain import NUM_CLASSES, Verdict
 from cassava_leaf_disease.errors import ConfigError, DataError
 from cassava_leaf_disease.evaluation.calibrate import ENOUGH_PHOTOS, folder_of, refuse_other_files
@@ -210,7 +211,9 @@ def read_parts(config: AppConfig, predictor: Predictor) -> dict[str, Readings]:
     if extra is not None:
         rows = _spread(len(extra.photos), config.gate.reference_photos)
         source = DecodedPhotos(extra.photos, None, enlarge=True, limits=limits)
-        read["extra"] = read_photos(predictor, partial(_chosen, source, rows), extra.classes[list(rows)], config)
+        read["extra"] = read_photos(
+            predictor, partial(_chosen, source, rows), labels_of(extra.photos)[list(rows)], config
+        )
     else:
         _warn_of_unknown_leaves(config, Path(predictor.identity.path))
     if len(read["val"]) < ENOUGH_PHOTOS:
