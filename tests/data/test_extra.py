@@ -99,7 +99,7 @@ def rows(*lines: str) -> str:
     [
         ("", "no row below its header"),
         (rows(), "no row below its header"),
-        ("path,label\na.jpg,1", "no column 'prob_0'"),
+        ("path,label\na.jpg,1", r"no column 'prob_0'.*or data\.extra\.label_column=COLUMN for a table of labels"),
         (rows("a.jpg,0,1,1,0,0,0"), "no table of probabilities"),
         (rows("a.jpg,0,1,much,0,0,0,0"), "no table of probabilities .*'much'"),
         (rows("a.jpg,0,1,0.5,0,0,0,0"), "the probabilities of a.jpg do not sum to 1"),

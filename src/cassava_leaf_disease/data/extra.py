@@ -56,7 +56,8 @@ def read_extra(csv_path: Path, images_dir: Path) -> ExtraPhotos:
     Raises:
         DataError: No such table, or it names files that are not there or lie outside the folder.
     """
-    names, probabilities = read_probabilities(csv_path, "path")
+    wanted = f"{_WRITTEN_BY}, or data.extra.label_column=COLUMN for a table of labels"
+    names, probabilities = read_probabilities(csv_path, "path", wanted)
     if not names:
         raise DataError(f"data.extra.csv_path={csv_path}: no row below its header; type data.extra.csv_path=null")
     outside = [name for name in names if _leaves_folder(name)]
