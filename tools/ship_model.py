@@ -24,7 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 if TYPE_CHECKING:
     from cassava_leaf_disease.inference.predictor import AnyPredictor
@@ -241,7 +241,9 @@ def tables(record: dict[str, Any]) -> str:
 
 def elsewhere(classes: Sequence[dict[str, Any]]) -> list[str]:
     """A table of what becomes of the photos of another collection, class by class."""
-    kinds = ("diagnosis", "uncertain", "not_cassava", "poor_photo")
+    from cassava_leaf_disease.domain import Verdict
+
+    kinds = get_args(Verdict)
     rows = [
         f"| class elsewhere | ours | photos | named so | {' | '.join(f'`{kind}`' for kind in kinds)} |",
         "| --- " * (4 + len(kinds)) + "|",

@@ -273,6 +273,14 @@ class TestSampler:
         assert len(indices) == len(sampler)
         return indices
 
+    def classes_drawn(self, labels: list[int], extra: int, epochs: int) -> Counter[int]:
+        sampler = EpochSampler(labels, "inverse", 0, extra=extra, extra_drawn=extra)
+        drawn: Counter[int] = Counter()
+        for number in range(epochs):
+            sampler.set_epoch(number)
+            drawn.update(labels[index] for index, _ in sampler)
+        return drawn
+
     @pytest.mark.parametrize(("extra_drawn", "times"), [(0, (0, 0)), (2, (0, 1)), (3, (1, 1)), (7, (2, 3))])
     def test_extra_photos_come_as_often_as_asked(self, extra_drawn: int, times: tuple[int, int]) -> None:
         counts = Counter(self.drawn(extra_drawn))
@@ -289,21 +297,12 @@ class TestSampler:
         assert sorted(self.drawn(2, num_replicas=2) + self.drawn(2, num_replicas=2, rank=1)) == sorted(whole)
 
     def test_rare_classes_are_drawn_more_often_from_all(self) -> None:
-        labels = [0] * 40 + [1] * 2 + [1] * 18
-        sampler = EpochSampler(labels, "inverse", 0, extra=18, extra_drawn=18)
-        drawn: Counter[int] = Counter()
-        for number in range(40):
-            sampler.set_epoch(number)
-            drawn.update(labels[index] for index, _ in sampler)
+        drawn = self.classes_drawn([0] * 40 + [1] * 2 + [1] * 18, extra=18, epochs=40)
         assert 0.9 < drawn[0] / drawn[1] < 1.1
 
     def test_photos_of_no_class_are_drawn_like_the_mean_and_count_for_none(self) -> None:
         labels = [0] * 30 + [1] * 10 + [NO_COUNTERPART] * 20
-        sampler = EpochSampler(labels, "inverse", 0, extra=20, extra_drawn=20)
-        drawn: Counter[int] = Counter()
-        for number in range(60):
-            sampler.set_epoch(number)
-            drawn.update(labels[index] for index, _ in sampler)
+        drawn = self.classes_drawn(labels, extra=20, epochs=60)
         assert 0.9 < drawn[0] / drawn[1] < 1.1
         assert 0.9 < drawn[NO_COUNTERPART] / drawn[0] < 1.1
         assert class_weights(labels, "inverse").tolist() == class_weights(labels[:40], "inverse").tolist()

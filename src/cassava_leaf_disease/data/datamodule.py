@@ -169,10 +169,8 @@ class LeafDataModule(LightningDataModule):
 
     def labelled_targets(self) -> npt.NDArray[np.float32]:
         """What people said `(L, C)` of the first of them: of the training part, and of extra photos with labels."""
-        labelled = hard_targets(self.labels("train"))
-        if self._extra is None or not self._extra.labelled:
-            return labelled
-        return np.concatenate([labelled, self._extra.probabilities])
+        labelled, extra = hard_targets(self.labels("train")), self.labelled_extra()
+        return labelled if extra is None else np.concatenate([labelled, extra.probabilities])
 
     def extra_ids(self) -> list[str]:
         """The paths of the extra photos in their folder, in order."""

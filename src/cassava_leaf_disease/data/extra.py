@@ -94,10 +94,10 @@ def read_labelled(
         photos = read_table(csv_path, images_dir, columns)
     else:
         photos = read_outside_table(csv_path, images_dir, columns, named, "data.extra.class_map").photos
+    labels = np.array([photo.label for photo in photos])
+    known = labels != NO_COUNTERPART
     rows = np.full((len(photos), NUM_CLASSES), 1 / NUM_CLASSES, np.float32)
-    for row, photo in zip(rows, photos, strict=True):
-        if photo.label != NO_COUNTERPART:
-            row[:] = np.eye(NUM_CLASSES, dtype=np.float32)[photo.label]
+    rows[known] = np.eye(NUM_CLASSES)[labels[known]]
     return ExtraPhotos(photos, rows, labelled=True)
 
 

@@ -96,7 +96,8 @@ class EpochSampler(Sampler[SampleKey]):
         count = len(photos)
         if self._weighting != "none":
             labels = self._labels[photos]
-            weights = np.where(labels < 0, 1.0, class_weights(labels, self._weighting)[labels])
+            weights = class_weights(labels, self._weighting)[labels].astype(np.float64)
+            weights[labels < 0] = 1
             return photos[rng.choice(count, size=count, replace=True, p=weights / weights.sum())]
         return photos[rng.permutation(count)] if self._shuffle else photos
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -343,9 +343,7 @@ def count_verdicts(
             for confidence, quality, distance in zip(confidences, photos.quality, foreign.tolist(), strict=True)
         ]
     )
-    shares: dict[Verdict, float] = {
-        name: float((verdicts == name).mean()) for name in ("diagnosis", "uncertain", "not_cassava", "poor_photo")
-    }
+    shares: dict[Verdict, float] = {name: float((verdicts == name).mean()) for name in get_args(Verdict)}
     known = photos.labels != NO_COUNTERPART
     if not known.any():
         return PartVerdicts(photos=len(photos), verdicts=shares)
