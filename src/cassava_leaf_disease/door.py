@@ -4,12 +4,13 @@ import contextlib
 import importlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from errno import EACCES, EDQUOT, EMFILE, ENOSPC, EPERM, EROFS
 from typing import TYPE_CHECKING, Final
 
 from cassava_leaf_disease.commands import Command
-from cassava_leaf_disease.errors import CassavaError, MissingDependencyError
+from cassava_leaf_disease.errors import CassavaError, MissingDependencyError, OtherRankError
 from cassava_leaf_disease.process import imports_only
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 PACKAGE: Final = "cassava_leaf_disease"
 EXIT_INTERRUPTED: Final = 130
+TIME_TO_TELL_S: Final = 30.0  # of a rank that failed, before the others end; it may still be loading its libraries
 EXIT_BROKEN_PIPE: Final = 141  # what a shell reports for a program that SIGPIPE ended
 _MACHINE_ERRORS: Final = frozenset({EACCES, EDQUOT, EMFILE, ENOSPC, EPERM, EROFS})
 _EXTRA_OF: Final = {
@@ -103,6 +105,8 @@ def guarded(action: Callable[[], int]) -> int:
     try:
         return action()
     except CassavaError as error:
+        if isinstance(error, OtherRankError):  # a launcher ends all ranks when one ends: that one tells why first
+            time.sleep(TIME_TO_TELL_S)
         for line in str(error).splitlines():
             _say(f"error: {line}")
         return error.exit_code
