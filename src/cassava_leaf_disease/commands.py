@@ -39,6 +39,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
         (
             "cassava crossval data.split.folds=5 train.epochs=10",
             "cassava crossval crossval.parallel=2",
+            "cassava crossval experiment=field_distilled data.split.folds=10",
             "cassava crossval crossval.resume=true",
         ),
     ),

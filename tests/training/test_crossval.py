@@ -9,8 +9,13 @@ import pytest
 
 from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.config.schema import AppConfig
+from cassava_leaf_disease.data.datasets import DecodedPhotos
 from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
+from cassava_leaf_disease.data.table import LabeledPhoto
 from cassava_leaf_disease.errors import CassavaError, ConfigError
+from cassava_leaf_disease.evaluation.predictions import predict_photos
+from cassava_leaf_disease.inference.discover import FoundModel
+from cassava_leaf_disease.inference.ensemble import load_found, read_ensemble
 from cassava_leaf_disease.training import folds
 from cassava_leaf_disease.training.crossval import CrossvalResult, crossval
 
@@ -103,6 +108,54 @@ def test_folds_side_by_side_give_what_folds_in_a_row_give(
         "fold 2 of 3",
         "fold 3 of 3",
     }
+
+
+def test_students_answer_about_photos_that_their_teachers_have_not_seen_either(
+    fold_config: SmallConfig, leaves: Path
+) -> None:
+    words = ("crossval.distill=true", "distill.teachers=2", "distill.students=2", "data.split.folds=2")
+    result = crossval(fold_config(*words, "train.seed=3", "crossval.parallel=2"))
+
+    assert [run.seed for run in result.folds] == [3, 4, 3, 4]
+    assert result.out_of_fold.photos == 48
+    assert len(read_ensemble(result.ensemble).members) == 4
+    with (result.crossval_dir / "oof.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for index in (0, 1):
+        fold = result.crossval_dir / f"fold_{index}"
+        ours = [row for row in rows if row["fold"] == str(index)]
+        for run_dir in (fold / part / f"seed_{seed}" for part in ("teachers", "students") for seed in (3, 4)):
+            with (run_dir / "split.csv").open(encoding="utf-8", newline="") as file:
+                unseen = {row["image_id"] for row in csv.DictReader(file) if row["part"] == "val"}
+            assert unseen == {row["image_id"] for row in ours}
+        students = load_found(FoundModel(fold / "students" / "ensemble.json", "explicit"), "cpu")
+        photos = [LabeledPhoto(row["image_id"], 0, leaves / "train_images" / row["image_id"]) for row in ours]
+        source = DecodedPhotos(photos, students.photo_side_px, enlarge=True)
+        answers = predict_photos(students, source, 8)
+        assert [float(row["prob_0"]) for row in ours] == pytest.approx(answers[:, 0].tolist(), abs=1e-5)
+
+
+def test_a_fold_of_students_goes_on_where_it_was_cut_off(fold_config: SmallConfig) -> None:
+    words = ("crossval.distill=true", "distill.teachers=1", "data.split.folds=2")
+    first = crossval(fold_config(*words))
+    (teacher,) = first.crossval_dir.glob("fold_1/teachers/seed_*/metrics.json")
+    kept = teacher.stat().st_mtime_ns
+    for cut in (first.crossval_dir, first.crossval_dir / "fold_1", first.folds[1].run_dir):
+        (cut / "metrics.json").unlink()
+
+    again = crossval(fold_config(*words, "crossval.resume=true"))
+
+    assert again.crossval_dir == first.crossval_dir
+    assert teacher.stat().st_mtime_ns == kept
+    assert again.out_of_fold == first.out_of_fold
+    (again.crossval_dir / "metrics.json").unlink()
+    with pytest.raises(ConfigError, match="no unfinished cross-validation"):
+        crossval(fold_config("data.split.folds=2", "crossval.resume=true"))
+
+
+def test_a_fold_of_students_needs_no_other_teacher(fold_config: SmallConfig) -> None:
+    with pytest.raises(ConfigError, match=r"a distillation trains its own teachers"):
+        crossval(fold_config("crossval.distill=true", "distill.teacher=t.ckpt"))
 
 
 def test_a_fold_that_fails_ends_all_and_what_is_finished_stays(fold_config: SmallConfig) -> None:

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Final
 
+from pydantic import BaseModel, ConfigDict
+
 from cassava_leaf_disease import errors
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import CassavaError, ProcessError
@@ -35,6 +37,16 @@ POLL_S: Final = 0.05
 GRACE_S: Final = 10.0  # after an interrupt, to close what is open
 _SIGTERM_EXIT: Final = 128 + signal.SIGTERM
 _SILENT: Final = 4
+
+
+class Task(BaseModel):
+    """What a child does: a training in `run_dir` (None: the next of the outputs' runs), or a distillation there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: AppConfig
+    run_dir: Path | None
+    distilled: bool = False
 
 
 class Child:
@@ -137,13 +149,10 @@ class Nursery:
         self._folder = folder
         self._children: list[Child] = []
 
-    def start(
-        self, name: str, config: AppConfig, run_dir: Path | None, environment: Mapping[str, str], *, relayed: bool
-    ) -> Child:
-        """Starts a training with more environment variables; `relayed` lines stand on stderr after its name."""
+    def start(self, name: str, task: Task, environment: Mapping[str, str], *, relayed: bool) -> Child:
+        """Starts a task with more environment variables; `relayed` lines stand on stderr after its name."""
         folder = self._folder / f"{len(self._children)}"
-        task = {"config": config.model_dump(mode="json"), "run_dir": None if run_dir is None else str(run_dir)}
-        write_json(folder / TASK_FILE, task)
+        write_json(folder / TASK_FILE, task.model_dump(mode="json"))
         process = subprocess.Popen(  # noqa: S603  this very program
             [sys.executable, "-P", "-m", "cassava_leaf_disease.training.worker", str(folder)],
             env={**os.environ, **environment},

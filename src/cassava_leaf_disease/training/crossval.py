@@ -12,8 +12,8 @@ from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.evaluation.predictions import predict_photos, write_predictions
 from cassava_leaf_disease.evaluation.scores import Scores, score
 from cassava_leaf_disease.inference.discover import FoundModel
+from cassava_leaf_disease.inference.ensemble import load_found
 from cassava_leaf_disease.inference.make_ensemble import write_ensemble
-from cassava_leaf_disease.inference.predictor import load_predictor
 from cassava_leaf_disease.paths import (
     ENSEMBLE_FILE,
     METRICS_FILE,
@@ -21,7 +21,8 @@ from cassava_leaf_disease.paths import (
     best_checkpoint,
 )
 from cassava_leaf_disease.storage.files import write_json
-from cassava_leaf_disease.training.folds import fold_config, run_folds
+from cassava_leaf_disease.training import distillation
+from cassava_leaf_disease.training.folds import Fold, fold_config, run_folds
 from cassava_leaf_disease.training.launch import refuse_launcher
 from cassava_leaf_disease.training.result import TrainResult
 from cassava_leaf_disease.training.run_folder import describe_run, open_workflow_dir
@@ -39,7 +40,8 @@ class FoldSpread(BaseModel):
 class CrossvalResult(BaseModel):
     """All folds of one recipe; `out_of_fold` scores every photo by the model that never saw it.
 
-    `ensemble` is the file that makes the folds answer as one model.
+    `folds` are the trained networks, one for each fold; with `crossval.distill` its students, of which
+    `distill.students` answer as one. `ensemble` is the file that makes all of them answer as one model.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,8 +57,9 @@ class CrossvalResult(BaseModel):
 def crossval(config: AppConfig) -> CrossvalResult:
     """Trains `data.split.folds` models, each validated on its own fold; the test part stays apart.
 
-    A fold that was finished before is not trained again, one that was cut off goes on from its last epoch. Several
-    train at a time where `crossval.parallel` says so.
+    With `crossval.distill` each fold trains its own teachers and then the students that are validated. A fold that
+    was finished before is not trained again, one that was cut off goes on from its last epoch. Several train at a
+    time where `crossval.parallel` says so.
 
     Raises:
         ConfigError: The settings cannot be cross-validated, or there is nothing to resume.
@@ -68,50 +71,52 @@ def crossval(config: AppConfig) -> CrossvalResult:
         raise ConfigError("crossval makes its own folds, not those of one split file; type data.split.manifest=null")
     if not config.train.save_checkpoints:
         raise ConfigError("crossval needs each fold's checkpoint; type train.save_checkpoints=true")
+    if config.crossval.distill:
+        distillation.check(config)
     folder = open_workflow_dir(config, "crossval", "cross-validation", resume=config.crossval.resume)
     describe_run(folder, config)
-    results = run_folds(config, folder)
-    members = [best_checkpoint(fold.run_dir) for fold in results]
+    folds = run_folds(config, folder)
+    runs = [run for fold in folds for run in fold.runs]
+    members = [best_checkpoint(run.run_dir) for run in runs]
     result = CrossvalResult(
         crossval_dir=folder,
         ensemble=write_ensemble(folder / ENSEMBLE_FILE, members, "probabilities", "equal").path,
-        folds=results,
-        spread=spread(results),
-        out_of_fold=score_out_of_fold(config, folder, results),
-        seconds=sum(fold.seconds for fold in results),
+        folds=runs,
+        spread=spread(runs),
+        out_of_fold=score_out_of_fold(config, folder, folds),
+        seconds=sum(fold.seconds for fold in folds),
     )
     write_json(folder / METRICS_FILE, result.model_dump(mode="json"))
     return result
 
 
-def spread(results: list[TrainResult]) -> dict[str, FoldSpread]:
+def spread(runs: list[TrainResult]) -> dict[str, FoldSpread]:
     """Mean and standard deviation of every metric."""
     return {
         name: FoldSpread(
-            mean=float(np.mean([fold.metrics[name] for fold in results])),
-            std=float(np.std([fold.metrics[name] for fold in results], ddof=1)),
+            mean=float(np.mean([run.metrics[name] for run in runs])),
+            std=float(np.std([run.metrics[name] for run in runs], ddof=1)),
         )
-        for name in results[0].metrics
+        for name in runs[0].metrics
     }
 
 
-def score_out_of_fold(config: AppConfig, folder: Path, results: list[TrainResult]) -> Scores:
+def score_out_of_fold(config: AppConfig, folder: Path, folds: list[Fold]) -> Scores:
     """Writes `oof.csv`, each photo with the probabilities of the model that did not train on it; scores it.
 
     The views of `infer.tta` are asked.
     """
     image_ids: list[str] = []
-    labels, probabilities, folds = [], [], []
-    for index, result in enumerate(results):
+    labels, probabilities, indices = [], [], []
+    for index, fold in enumerate(folds):
         data = LeafDataModule(fold_config(config, index))
         data.divide()
         dataset = data.evaluation_dataset("val")
-        found = FoundModel(best_checkpoint(result.run_dir), "explicit")
-        predictor = load_predictor(found, config.infer.device, tta=config.infer.tta)
+        predictor = load_found(FoundModel(fold.model, "explicit"), config.infer.device, tta=config.infer.tta)
         probabilities.append(predict_photos(predictor, dataset.source, config.evaluate.batch_size))
         labels.append(np.asarray(dataset.labels, np.int64))
         image_ids.extend(data.image_ids("val"))
-        folds.extend([index] * len(dataset))
+        indices.extend([index] * len(dataset))
     all_labels, all_probabilities = np.concatenate(labels), np.concatenate(probabilities)
-    write_predictions(folder / OUT_OF_FOLD_FILE, image_ids, all_labels, all_probabilities, {"fold": folds})
+    write_predictions(folder / OUT_OF_FOLD_FILE, image_ids, all_labels, all_probabilities, {"fold": indices})
     return score(all_labels, all_probabilities, CLASS_NAMES, config.evaluate.bootstrap_samples)

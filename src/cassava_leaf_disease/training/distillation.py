@@ -46,9 +46,18 @@ def distill(config: AppConfig) -> DistillResult:
         ConfigError: The settings cannot be distilled, or there is nothing to resume.
         CassavaError: What went wrong in a training.
     """
+    refuse_launcher("distill")
     check(config)
+    return distill_into(config, open_workflow_dir(config, "distill", "distillation", resume=config.distill.resume))
+
+
+def distill_into(config: AppConfig, folder: Path) -> DistillResult:
+    """Trains what `distill` trains, with settings that were checked, in a folder that may hold a part of it.
+
+    Raises:
+        CassavaError: What went wrong in a training.
+    """
     started = time.perf_counter()
-    folder = open_workflow_dir(config, "distill", "distillation", resume=config.distill.resume)
     describe_run(folder, config)
     teachers = [
         run_once(teacher_config(config, number), folder / "teachers" / f"seed_{config.train.seed + number}")
@@ -74,17 +83,16 @@ def distill(config: AppConfig) -> DistillResult:
 
 
 def check(config: AppConfig) -> None:
-    """Refuses settings that contradict what the command does.
+    """Refuses settings that contradict what a distillation does.
 
     Raises:
         ConfigError: They do.
     """
-    refuse_launcher("distill")
     settings = config.distill
     if settings.teacher is not None or settings.out_of_fold or settings.tta != "none":
         raise ConfigError(
             f"distill.teacher={settings.teacher} distill.out_of_fold={settings.out_of_fold} distill.tta="
-            f"{settings.tta}: `cassava distill` trains its own teachers, which look at each batch once; type "
+            f"{settings.tta}: a distillation trains its own teachers, which look at each batch once; type "
             "distill.teacher=null distill.out_of_fold=false distill.tta=none, or `cassava train` with that teacher"
         )
     if not config.train.save_checkpoints:

@@ -4,6 +4,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,16 +12,28 @@ import torch
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.accelerator import resolve_accelerator
 from cassava_leaf_disease.data.cpus import available_cpus
-from cassava_leaf_disease.paths import METRICS_FILE
-from cassava_leaf_disease.training.children import Child, Nursery, nursery, wait_for_one
+from cassava_leaf_disease.paths import METRICS_FILE, best_checkpoint
+from cassava_leaf_disease.training.children import Child, Nursery, Task, nursery, wait_for_one
+from cassava_leaf_disease.training.distillation import DistillResult, distill_into
 from cassava_leaf_disease.training.fit import train
 from cassava_leaf_disease.training.result import TrainResult
 
 logger = logging.getLogger(__name__)
 
 
-def run_folds(config: AppConfig, folder: Path) -> list[TrainResult]:
+@dataclass(frozen=True)
+class Fold:
+    """A finished fold: the model file that answers about its photos, and the networks in it."""
+
+    model: Path
+    runs: list[TrainResult]
+    seconds: float
+
+
+def run_folds(config: AppConfig, folder: Path) -> list[Fold]:
     """Trains the folds that have not been finished before, each in its own folder; the results of all.
+
+    With `crossval.distill` a fold's networks are students of teachers that have not seen its photos either.
 
     Raises:
         CassavaError: What went wrong in a fold; those that run beside it end, and can be resumed.
@@ -38,8 +51,9 @@ def run_folds(config: AppConfig, folder: Path) -> list[TrainResult]:
     else:
         for index in missing:
             logger.info("fold %d of %d: %s", index + 1, len(folds), fold_dir(folder, index))
-            train(fold_config(config, index), fold_dir(folder, index))
-    return [_read_result(fold_dir(folder, index)) for index in folds]
+            train_fold = distill_into if config.crossval.distill else train
+            train_fold(fold_config(config, index), fold_dir(folder, index))
+    return [_read_fold(config, fold_dir(folder, index)) for index in folds]
 
 
 def fold_config(config: AppConfig, index: int) -> AppConfig:
@@ -81,7 +95,8 @@ def _start(children: Nursery, config: AppConfig, folder: Path, index: int, place
     own = fold_config(config, index)
     own = own.changed(train=own.train.changed(devices=1))
     name = f"fold {index + 1} of {config.data.split.folds}"
-    return children.start(name, own, fold_dir(folder, index), place, relayed=True)
+    task = Task(config=own, run_dir=fold_dir(folder, index), distilled=config.crossval.distill)
+    return children.start(name, task, place, relayed=True)
 
 
 def _places(config: AppConfig, count: int) -> list[dict[str, str]]:
@@ -101,5 +116,10 @@ def _gpus(config: AppConfig) -> list[str]:
     return named.split(",") if named else [str(index) for index in range(torch.cuda.device_count())]
 
 
-def _read_result(run_dir: Path) -> TrainResult:
-    return TrainResult.model_validate_json((run_dir / METRICS_FILE).read_text(encoding="utf-8"))
+def _read_fold(config: AppConfig, folder: Path) -> Fold:
+    written = (folder / METRICS_FILE).read_bytes()
+    if config.crossval.distill:
+        distilled = DistillResult.model_validate_json(written)
+        return Fold(distilled.model, distilled.students, distilled.seconds)
+    trained = TrainResult.model_validate_json(written)
+    return Fold(best_checkpoint(trained.run_dir), [trained], trained.seconds)

@@ -13,7 +13,7 @@ from cassava_leaf_disease.data.accelerator import resolve_accelerator
 from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.ranks import launcher
-from cassava_leaf_disease.training.children import nursery, wait_for_all
+from cassava_leaf_disease.training.children import Task, nursery, wait_for_all
 from cassava_leaf_disease.training.devices import local_devices
 from cassava_leaf_disease.training.result import TrainResult
 from cassava_leaf_disease.training.team import check_batch
@@ -79,8 +79,7 @@ def train_together(config: AppConfig, run_dir: Path | None, size: int) -> TrainR
         ranks = [
             children.start(
                 f"rank {rank} of {size}",
-                config,
-                run_dir,
+                Task(config=config, run_dir=run_dir),
                 {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 relayed=False,
             )

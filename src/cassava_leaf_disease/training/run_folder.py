@@ -32,7 +32,8 @@ FIGURES_DIR = "figures"
 _MAY_CHANGE = (
     "train.resume",
     "distill.resume",
-    "crossval.",
+    "crossval.resume",
+    "crossval.parallel",
     "logger.",
     "publish.",
     "track.",

@@ -7,13 +7,12 @@ import threading
 import traceback
 from pathlib import Path
 
-from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import CassavaError, OtherRankError
 from cassava_leaf_disease.log import configure_logging
 from cassava_leaf_disease.process import collect_rarely, imports_only, leave
 from cassava_leaf_disease.ranks import launched_rank
 from cassava_leaf_disease.storage.files import write_json
-from cassava_leaf_disease.training.children import ANSWER_FILE, ERROR_FILE, TASK_FILE, TRACEBACK_FILE
+from cassava_leaf_disease.training.children import ANSWER_FILE, ERROR_FILE, TASK_FILE, TRACEBACK_FILE, Task
 
 EXIT_INTERRUPTED = 130
 _STDIN = 0
@@ -43,14 +42,18 @@ def main() -> int:
 
 
 def run_task(folder: Path) -> None:
-    """Trains, and writes what came of it."""
+    """Trains or distils, and writes what came of it."""
     with imports_only():
+        from cassava_leaf_disease.training.distillation import distill_into
         from cassava_leaf_disease.training.fit import train
 
-    task = json.loads((folder / TASK_FILE).read_text(encoding="utf-8"))
-    run_dir = None if task["run_dir"] is None else Path(task["run_dir"])
-    result = train(AppConfig.model_validate(task["config"]), run_dir)
-    write_json(folder / ANSWER_FILE, result.model_dump(mode="json"))
+    task = Task.model_validate(json.loads((folder / TASK_FILE).read_bytes()))
+    if task.distilled:
+        assert task.run_dir is not None  # noqa: S101  folds have folders
+        answer = distill_into(task.config, task.run_dir).model_dump(mode="json")
+    else:
+        answer = train(task.config, task.run_dir).model_dump(mode="json")
+    write_json(folder / ANSWER_FILE, answer)
 
 
 def leave_error(folder: Path, kind: type[Exception], *arguments: object) -> None:

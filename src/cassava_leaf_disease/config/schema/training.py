@@ -120,11 +120,13 @@ class PseudoLabelConfig(Section):
 class CrossvalConfig(Section):
     """All folds of one recipe; `resume` goes on with the newest unfinished set of folds.
 
-    `parallel` folds train at a time, each in a process of its own on one device (auto: one for each GPU).
+    `parallel` folds train at a time, each in a process of its own on one device (auto: one for each GPU). With
+    `distill` a fold's networks are students of the fold's own teachers (`distill.*`).
     """
 
     resume: bool
     parallel: Literal["auto"] | Annotated[int, Field(ge=1, le=64)]
+    distill: bool
 
 
 class TuneConfig(Section):
