@@ -56,6 +56,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 GPU_MODELS = "resnet18:224:256,efficientnet_b0:224:256,efficientnet_b4:380:64,vit_base_patch16_384:384:64"
 CPU_MODELS = "resnet18:64:32,mobilenetv2_100:64:32"
 BARE_STEPS = 30
+DRAWN = 512  # distinct leaves where there are no photos
 
 
 @dataclass(frozen=True)
@@ -158,12 +159,23 @@ def photos_dir(scratch: Path, count: int, named: Path | None) -> tuple[Path, str
             lines.append(f"{number}.jpg,{photo.label}")
         what = f"{count:,} JPEG files ({len(photos):,} real photos as baseline JPEGs, repeated as links)"
     else:
-        for number, label in enumerate(balanced_labels(count, seed=0).tolist()):
-            Image.fromarray(draw_leaf(number, label, 512)[64:448]).save(images / f"{number}.jpg", quality=90)
+        labels = balanced_labels(min(count, DRAWN), seed=0).tolist()
+        with ThreadPoolExecutor(available_cpus()) as pool:
+            drawn = list(pool.map(lambda leaf: write_leaf(*leaf, scratch / "drawn"), enumerate(labels)))
+        for number, (label, path) in enumerate(islice(cycle(zip(labels, drawn, strict=True)), count)):
+            (images / f"{number}.jpg").hardlink_to(path)
             lines.append(f"{number}.jpg,{label}")
-        what = f"{count:,} drawn leaves as JPEG files of 512x384"
+        what = f"{count:,} JPEG files of 512x384 ({len(drawn):,} drawn leaves, repeated as links)"
     (scratch / "data" / "train.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return scratch / "data", what
+
+
+def write_leaf(number: int, label: int, folder: Path) -> Path:
+    """A drawn leaf as a JPEG of 512x384."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{number}.jpg"
+    Image.fromarray(draw_leaf(number, label, 512)[64:448]).save(path, quality=90)
+    return path
 
 
 def write_baseline(photo: LabeledPhoto, folder: Path) -> Path:
