@@ -161,7 +161,9 @@ def photos_dir(scratch: Path, count: int, named: Path | None) -> tuple[Path, str
     else:
         labels = balanced_labels(min(count, DRAWN), seed=0).tolist()
         with ThreadPoolExecutor(available_cpus()) as pool:
-            drawn = list(pool.map(lambda leaf: write_leaf(*leaf, scratch / "drawn"), enumerate(labels)))
+            drawn = list(
+                pool.map(lambda number: write_leaf(number, labels[number], scratch / "drawn"), range(len(labels)))
+            )
         for number, (label, path) in enumerate(islice(cycle(zip(labels, drawn, strict=True)), count)):
             (images / f"{number}.jpg").hardlink_to(path)
             lines.append(f"{number}.jpg,{label}")

@@ -19,11 +19,12 @@ from cassava_leaf_disease.imaging.decode import DecodeLimits, decode_image
 from cassava_leaf_disease.imaging.preprocess import Preprocessing, preprocess, resized_shape, to_network_size
 from cassava_leaf_disease.imaging.quality import PhotoQuality, measure_quality
 from cassava_leaf_disease.inference.aggregate import DEFAULT_POOLING, combine_photos
+from cassava_leaf_disease.inference.answer import to_prediction
 from cassava_leaf_disease.inference.engines.base import EngineOutputs
 from cassava_leaf_disease.inference.explain import draw_heatmap
 from cassava_leaf_disease.inference.gate import Gate, judge
 from cassava_leaf_disease.inference.ood import fit_arrays, score_outputs
-from cassava_leaf_disease.inference.predictor import AnyPredictor, to_prediction
+from cassava_leaf_disease.inference.predictor import AnyPredictor
 from cassava_leaf_disease.inference.stages import unwatched
 from cassava_leaf_disease.inference.views import views_of
 from cassava_leaf_disease.modeling.gate_arrays import encode_arrays

@@ -16,7 +16,7 @@ import torch
 
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import CheckpointError, ConfigError, MissingDependencyError, StorageError
-from cassava_leaf_disease.inference import predictor
+from cassava_leaf_disease.inference import model_files
 from cassava_leaf_disease.inference.fetch import download_model
 from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata
 from cassava_leaf_disease.storage import dvc
@@ -194,7 +194,7 @@ def test_nothing_to_fetch_is_told_with_an_example(small_config: Config) -> None:
 def test_missing_pytorch_is_told_before_anything_is_fetched(
     small_config: Config, without_dvc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor.importlib.util, "find_spec", lambda _: None)  # type: ignore[attr-defined]
+    monkeypatch.setattr(model_files.importlib.util, "find_spec", lambda _: None)  # type: ignore[attr-defined]
 
     with pytest.raises(MissingDependencyError, match=r"PyTorch, which download-model needs, .*\[train\]"):
         download_model(small_config(URI))

@@ -20,7 +20,8 @@ from cassava_leaf_disease.imaging.preprocess import Preprocessing
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.engines.onnx_engine import OnnxEngine, resolve_providers
 from cassava_leaf_disease.inference.infer import infer
-from cassava_leaf_disease.inference.predictor import Predictor, check_device, load_predictor
+from cassava_leaf_disease.inference.model_files import check_device
+from cassava_leaf_disease.inference.predictor import Predictor, load_predictor
 from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata
 
 Config = Callable[..., AppConfig]

@@ -24,7 +24,8 @@ from cassava_leaf_disease.imaging.decode import DecodeLimits
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.engines.torch_engine import resolve_device
-from cassava_leaf_disease.inference.predictor import Predictor, check_device, load_predictor
+from cassava_leaf_disease.inference.model_files import check_device
+from cassava_leaf_disease.inference.predictor import Predictor, load_predictor
 from cassava_leaf_disease.inference.vote import softmax
 from cassava_leaf_disease.modeling.checkpoint import load_checkpoint, save_atomically
 from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata, Thresholds

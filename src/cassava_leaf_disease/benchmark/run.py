@@ -37,7 +37,8 @@ from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.imaging.decode import DecodeLimits
 from cassava_leaf_disease.inference.discover import FoundModel, find_model
 from cassava_leaf_disease.inference.ensemble import load_found
-from cassava_leaf_disease.inference.predictor import AnyPredictor, check_device
+from cassava_leaf_disease.inference.model_files import check_device
+from cassava_leaf_disease.inference.predictor import AnyPredictor
 
 logger = logging.getLogger(__name__)
 

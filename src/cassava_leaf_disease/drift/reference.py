@@ -78,7 +78,7 @@ def make_reference(config: AppConfig) -> ReferenceResult:
     from cassava_leaf_disease.evaluation.predictions import judge_photos
     from cassava_leaf_disease.evaluation.selection import select_photos
     from cassava_leaf_disease.inference.ensemble import load_model
-    from cassava_leaf_disease.inference.predictor import check_device
+    from cassava_leaf_disease.inference.model_files import check_device
 
     check_device(config.infer.device, config.infer.checkpoint_path)
     predictor = load_model(config)

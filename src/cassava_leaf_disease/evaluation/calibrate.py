@@ -16,7 +16,7 @@ from cassava_leaf_disease.evaluation.predictions import predict_photos
 from cassava_leaf_disease.evaluation.selection import select_photos
 from cassava_leaf_disease.inference.discover import FoundModel, find_model
 from cassava_leaf_disease.inference.ensemble import EnsembleCalibration, load_found, read_ensemble
-from cassava_leaf_disease.inference.predictor import check_device, is_ensemble, is_exported
+from cassava_leaf_disease.inference.model_files import check_device, is_ensemble, is_exported
 from cassava_leaf_disease.modeling.calibration import (
     choose_confidence,
     expected_calibration_error,

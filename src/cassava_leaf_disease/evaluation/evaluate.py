@@ -17,7 +17,7 @@ from cassava_leaf_disease.evaluation.report.write import Measured, prepare_repor
 from cassava_leaf_disease.evaluation.scores import Scores, score
 from cassava_leaf_disease.evaluation.selection import SelectedPhotos, select_photos
 from cassava_leaf_disease.inference.ensemble import load_model
-from cassava_leaf_disease.inference.predictor import check_device, is_ensemble
+from cassava_leaf_disease.inference.model_files import check_device, is_ensemble
 from cassava_leaf_disease.paths import BEST_CHECKPOINT, checkpoints_dir
 from cassava_leaf_disease.storage.files import write_json
 

@@ -35,8 +35,9 @@ from cassava_leaf_disease.imaging.quality import PhotoQuality, measure_quality
 from cassava_leaf_disease.inference.discover import find_model
 from cassava_leaf_disease.inference.engines.base import EngineOutputs
 from cassava_leaf_disease.inference.gate import Gate, judge
+from cassava_leaf_disease.inference.model_files import check_device
 from cassava_leaf_disease.inference.ood import NEEDS_FEATURES, fit_arrays
-from cassava_leaf_disease.inference.predictor import Predictor, check_device, load_predictor
+from cassava_leaf_disease.inference.predictor import Predictor, load_predictor
 from cassava_leaf_disease.inference.vote import softmax
 from cassava_leaf_disease.modeling.calibration import choose_confidence
 from cassava_leaf_disease.modeling.checkpoint import describe_anew, load_checkpoint

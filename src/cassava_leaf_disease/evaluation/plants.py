@@ -41,7 +41,8 @@ from cassava_leaf_disease.evaluation.predictions import predict_photos, prepared
 from cassava_leaf_disease.evaluation.selection import select_photos
 from cassava_leaf_disease.inference.aggregate import DEFAULT_POOLING, Pooling, pool, pooling_for
 from cassava_leaf_disease.inference.ensemble import load_model
-from cassava_leaf_disease.inference.predictor import AnyPredictor, check_device
+from cassava_leaf_disease.inference.model_files import check_device
+from cassava_leaf_disease.inference.predictor import AnyPredictor
 from cassava_leaf_disease.modeling.calibration import expected_calibration_error, negative_log_likelihood
 from cassava_leaf_disease.modeling.metadata import Thresholds
 from cassava_leaf_disease.modeling.metrics import accuracy, confusion_matrix, f1_macro, percentile_interval

@@ -43,7 +43,8 @@ from cassava_leaf_disease.inference.ensemble import (
     MemberFile,
     load_found,
 )
-from cassava_leaf_disease.inference.predictor import Answers, AnyPredictor, Predictor, is_ensemble, is_exported
+from cassava_leaf_disease.inference.model_files import is_ensemble, is_exported
+from cassava_leaf_disease.inference.predictor import Answers, AnyPredictor, Predictor
 from cassava_leaf_disease.inference.vote import softmax
 from cassava_leaf_disease.modeling.gate_arrays import GATE_KEY, GateArrays, encode_arrays, join_members
 from cassava_leaf_disease.modeling.metadata import METADATA_KEY, ModelMetadata

@@ -31,7 +31,8 @@ from cassava_leaf_disease.inference.engines.tensorrt import (
     read_engine,
     write_engine,
 )
-from cassava_leaf_disease.inference.predictor import Predictor, is_exported
+from cassava_leaf_disease.inference.model_files import is_exported
+from cassava_leaf_disease.inference.predictor import Predictor
 from cassava_leaf_disease.modeling.gate_arrays import encode_arrays
 from cassava_leaf_disease.paths import ENGINE_SUFFIX
 from cassava_leaf_disease.storage.files import replacing

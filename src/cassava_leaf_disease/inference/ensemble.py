@@ -21,12 +21,8 @@ from cassava_leaf_disease.imaging.preprocess import Preprocessing
 from cassava_leaf_disease.inference.discover import FoundModel, find_model
 from cassava_leaf_disease.inference.engines.base import Device
 from cassava_leaf_disease.inference.gate import loosest
-from cassava_leaf_disease.inference.predictor import (
-    AnyPredictor,
-    Predictor,
-    is_ensemble,
-    load_predictor,
-)
+from cassava_leaf_disease.inference.model_files import is_ensemble
+from cassava_leaf_disease.inference.predictor import AnyPredictor, Predictor, load_predictor
 from cassava_leaf_disease.inference.views import UInt8Image
 from cassava_leaf_disease.inference.vote import Combination, combine_answers
 from cassava_leaf_disease.modeling.metadata import PositiveProbability, Thresholds

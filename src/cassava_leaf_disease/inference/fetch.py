@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cassava_leaf_disease.config.schema import AppConfig, DownloadModelConfig
 from cassava_leaf_disease.errors import CheckpointError, ConfigError, StorageError
-from cassava_leaf_disease.inference.predictor import require_torch
+from cassava_leaf_disease.inference.model_files import require_torch
 from cassava_leaf_disease.modeling.metadata import ModelMetadata
 from cassava_leaf_disease.paths import BEST_CHECKPOINT
 from cassava_leaf_disease.storage.dvc import (

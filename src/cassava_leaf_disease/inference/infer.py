@@ -11,7 +11,8 @@ from cassava_leaf_disease.imaging.decode import DecodeLimits, read_bytes, read_i
 from cassava_leaf_disease.inference.aggregate import combine_photos, pooling_for, pooling_of
 from cassava_leaf_disease.inference.ensemble import load_model
 from cassava_leaf_disease.inference.explain import heatmap_paths, write_heatmap
-from cassava_leaf_disease.inference.predictor import AnyPredictor, check_device
+from cassava_leaf_disease.inference.model_files import check_device
+from cassava_leaf_disease.inference.predictor import AnyPredictor
 from cassava_leaf_disease.inference.views import UInt8Image
 
 

@@ -1,11 +1,9 @@
 """Photos in, answers out: the one way from pixels to a `Prediction`."""
 
-import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,19 +11,21 @@ from typing_extensions import override
 
 from cassava_leaf_disease.config.schema import Tta
 from cassava_leaf_disease.data.allocator import keep_freed_memory
-from cassava_leaf_disease.domain import CLASS_NAMES, ModelIdentity, Prediction, probabilities_by_name, rank_classes
-from cassava_leaf_disease.errors import CheckpointError, MissingDependencyError
+from cassava_leaf_disease.domain import CLASS_NAMES, ModelIdentity, Prediction
+from cassava_leaf_disease.errors import CheckpointError
 from cassava_leaf_disease.imaging.decode import DecodeLimits, decode_image
 from cassava_leaf_disease.imaging.preprocess import Preprocessing, normalize
 from cassava_leaf_disease.imaging.quality import PhotoQuality, measure_quality
+from cassava_leaf_disease.inference.answer import to_prediction
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.engines.base import Device, Engine, EngineOutputs
-from cassava_leaf_disease.inference.gate import judge, open_gate
+from cassava_leaf_disease.inference.gate import open_gate
+from cassava_leaf_disease.inference.model_files import is_exported, require_torch
 from cassava_leaf_disease.inference.stages import Watch, unwatched
 from cassava_leaf_disease.inference.views import VIEWS, UInt8Image, views_of
 from cassava_leaf_disease.inference.vote import combine_foreign, softmax
 from cassava_leaf_disease.modeling.metadata import ModelMetadata, QualityLimits, Thresholds
-from cassava_leaf_disease.paths import ENGINE_SUFFIX, ENSEMBLE_FILE
+from cassava_leaf_disease.paths import ENGINE_SUFFIX
 
 
 @dataclass(frozen=True)
@@ -305,63 +305,6 @@ class Predictor(AnyPredictor):
         return outputs
 
 
-def to_prediction(  # noqa: PLR0913  # what an answer is made of
-    probabilities: Sequence[float],
-    identity: ModelIdentity,
-    thresholds: Thresholds,
-    quality_limits: QualityLimits | None,
-    views: Sequence[str],
-    *,
-    top_k: int,
-    name: str | None = None,
-    quality: PhotoQuality | None = None,
-    foreign: float | None = None,
-) -> Prediction:
-    """The `Prediction` for class probabilities `(C,)` that sum to 1, wherever they were computed.
-
-    What is None was not looked at.
-    """
-    ranking = rank_classes(probabilities, CLASS_NAMES, top_k)
-    best = ranking[0]
-    judged = judge(best.prob, thresholds.min_confidence, quality, quality_limits, foreign)
-    return Prediction(
-        predicted_class_id=best.class_id,
-        class_name=best.class_name,
-        confidence=best.prob,
-        probabilities=dict(probabilities_by_name(probabilities, CLASS_NAMES)),
-        top_k=ranking,
-        verdict=judged.verdict,
-        reasons=judged.reasons,
-        checks=judged.checks,
-        model=identity,
-        image=name,
-        views=tuple(views) if len(views) > 1 else (),
-    )
-
-
-def check_device(device: Device, model: Path | Sequence[Path] | None = None) -> None:
-    """Refuses a device that is not there, before any other work.
-
-    `model` is the file that was asked for, or several; exported ones need ONNX Runtime's CUDA, others PyTorch's.
-
-    Raises:
-        DeviceError: `cuda` was asked for on a machine without it.
-        MissingDependencyError: `cuda` needs PyTorch and it is not installed.
-    """
-    files = [model] if isinstance(model, Path) else list(model or ())
-    if device != "cuda" or any(map(is_ensemble, files)):  # loading its members will tell
-        return
-    if files and all(map(is_exported, files)):
-        from cassava_leaf_disease.inference.engines.onnx_engine import resolve_providers
-
-        resolve_providers(device)
-    else:
-        require_torch("device=cuda")
-        from cassava_leaf_disease.inference.engines.torch_engine import resolve_device
-
-        resolve_device(device)
-
-
 def load_predictor(
     found: FoundModel,
     device: Device,
@@ -394,23 +337,3 @@ def load_predictor(
     from cassava_leaf_disease.inference.engines.torch_engine import TorchEngine
 
     return Predictor(TorchEngine(found.path, device), found, limits, tta)
-
-
-def is_ensemble(path: Path) -> bool:
-    """Whether a path is an ensemble's file, or a folder that holds one, by its name."""
-    return path.suffix.lower() == ".json" or (path / ENSEMBLE_FILE).is_file()
-
-
-def is_exported(path: Path) -> bool:
-    """Whether a model file is one that `cassava export` writes, by its name."""
-    return path.suffix.lower() == ".onnx"
-
-
-def require_torch(what: str) -> None:
-    """Fails where PyTorch is not installed; `what` is what needs it.
-
-    Raises:
-        MissingDependencyError: It is not.
-    """
-    if importlib.util.find_spec("torch") is None:
-        raise MissingDependencyError(f"PyTorch, which {what} needs,", "train")

@@ -15,7 +15,8 @@ from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.domain import CLASS_NAMES, ModelIdentity, Verdict
 from cassava_leaf_disease.errors import ConfigError, DataError
 from cassava_leaf_disease.inference.discover import find_model
-from cassava_leaf_disease.inference.predictor import AnyPredictor, check_device, is_exported
+from cassava_leaf_disease.inference.model_files import check_device, is_exported
+from cassava_leaf_disease.inference.predictor import AnyPredictor
 from cassava_leaf_disease.scale.cluster import score_parts_on_ray
 from cassava_leaf_disease.scale.inputs import Part, Source, find_source, is_remote, read_parts, write_listing
 from cassava_leaf_disease.scale.journal import MAX_EXAMPLES, PartRecord, Plan, refuse_changes

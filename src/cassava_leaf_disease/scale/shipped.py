@@ -9,7 +9,7 @@ from cassava_leaf_disease.domain import ModelSource
 from cassava_leaf_disease.errors import CheckpointError
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.ensemble import read_ensemble
-from cassava_leaf_disease.inference.predictor import is_ensemble
+from cassava_leaf_disease.inference.model_files import is_ensemble
 from cassava_leaf_disease.paths import ENSEMBLE_FILE
 
 

@@ -16,7 +16,7 @@ from cassava_leaf_disease.data.allocator import keep_freed_memory
 from cassava_leaf_disease.data.cpus import available_cpus
 from cassava_leaf_disease.errors import CassavaError
 from cassava_leaf_disease.imaging.decode import DecodeLimits
-from cassava_leaf_disease.inference.predictor import check_device
+from cassava_leaf_disease.inference.model_files import check_device
 from cassava_leaf_disease.serving import page, replies
 from cassava_leaf_disease.serving.admission import Admission
 from cassava_leaf_disease.serving.answerers import Answerer, LocalAnswerer

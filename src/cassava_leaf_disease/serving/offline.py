@@ -14,7 +14,7 @@ from cassava_leaf_disease.inference.aggregate import pooling_of
 from cassava_leaf_disease.inference.discover import FoundModel, packaged_model
 from cassava_leaf_disease.inference.engines.onnx_engine import INPUT_NAME, OnnxEngine
 from cassava_leaf_disease.inference.gate import open_gate
-from cassava_leaf_disease.inference.predictor import is_exported
+from cassava_leaf_disease.inference.model_files import is_exported
 from cassava_leaf_disease.modeling.gate_arrays import GateArrays, arrays_of_member, encode_arrays
 from cassava_leaf_disease.modeling.metadata import GateRecord, ModelMetadata
 from cassava_leaf_disease.serving.answerers import Answerer, LocalAnswerer

@@ -27,7 +27,8 @@ from cassava_leaf_disease.errors import ConfigError, DataError, ImageError
 from cassava_leaf_disease.evaluation.predictions import prepared_batches
 from cassava_leaf_disease.imaging.decode import DecodeLimits, read_image
 from cassava_leaf_disease.inference.ensemble import load_model
-from cassava_leaf_disease.inference.predictor import AnyPredictor, Prepared, check_device
+from cassava_leaf_disease.inference.model_files import check_device
+from cassava_leaf_disease.inference.predictor import AnyPredictor, Prepared
 from cassava_leaf_disease.paths import create_version_dir
 from cassava_leaf_disease.storage.files import write_json, write_text
 

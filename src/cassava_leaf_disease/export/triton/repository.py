@@ -23,8 +23,9 @@ from cassava_leaf_disease.export.triton.model_configs import Plan
 from cassava_leaf_disease.imaging.decode import DecodeLimits
 from cassava_leaf_disease.inference.discover import find_model
 from cassava_leaf_disease.inference.ensemble import EnsemblePredictor, load_found
+from cassava_leaf_disease.inference.model_files import is_exported
 from cassava_leaf_disease.inference.ood import NEEDS_FEATURES
-from cassava_leaf_disease.inference.predictor import AnyPredictor, Predictor, is_exported
+from cassava_leaf_disease.inference.predictor import AnyPredictor, Predictor
 from cassava_leaf_disease.inference.served import ServedMember, ServedModel
 from cassava_leaf_disease.storage.s3_transfer import sha256_of
 

@@ -31,7 +31,7 @@ from cassava_leaf_disease.errors import (
     first_mistake,
 )
 from cassava_leaf_disease.imaging.quality import PhotoQuality
-from cassava_leaf_disease.inference.predictor import to_prediction
+from cassava_leaf_disease.inference.answer import to_prediction
 from cassava_leaf_disease.inference.served import (
     DESCRIPTION_KEY,
     ENSEMBLE,
