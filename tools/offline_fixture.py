@@ -28,7 +28,7 @@ from cassava_leaf_disease.inference.predictor import AnyPredictor
 from cassava_leaf_disease.inference.stages import unwatched
 from cassava_leaf_disease.inference.views import views_of
 from cassava_leaf_disease.modeling.gate_arrays import encode_arrays
-from cassava_leaf_disease.modeling.metadata import GateRecord, QualityLimits, Thresholds
+from cassava_leaf_disease.modeling.metadata import GateRecord, OtherTrouble, QualityLimits, Thresholds
 from cassava_leaf_disease.serving.replies import split_message
 
 FIXTURE: Final = Path(__file__).resolve().parents[1] / "web" / "test" / "offline" / "fixture.json"
@@ -42,6 +42,7 @@ QUALITY: Final = QualityLimits(
     max_bright=0.4,
     min_colors=100,
 )
+THRESHOLDS: Final = Thresholds(min_confidence=0.5, other_trouble=OtherTrouble(below=0.3, within=1.625))
 _SIZES: Final = ((40, 30, 20, 15), (40, 30, 17, 30), (40, 30, 40, 13), (23, 61, 45, 70), (50, 7, 9, 50))
 _REDUCED: Final = ((23, 17, 2), (40, 31, 3), (64, 65, 5))
 _PHOTOS: Final = (("drawn", 200, 210), ("drawn", 800, 1000), ("grey 16", 200, 200), ("page", 400, 300))
@@ -69,6 +70,7 @@ def build() -> dict[str, Any]:
         "preprocess": [_preprocessed(*each) for each in ((70, 50, 24, 0.875), (33, 60, 24, 1.0), (24, 24, 24, 1.0))],
         "quality": [_measured(*photo) for photo in _PHOTOS],
         "words": _words(),
+        "thresholds": THRESHOLDS.model_dump(include={"min_confidence", "other_trouble"}),
         "judged": list(_judged()),
         "gates": [_gate(score) for score in ("energy", "knn", "mahalanobis")],
         "plants": list(_plants()),
@@ -135,8 +137,11 @@ def _measured(kind: str, width: int, height: int) -> dict[str, Any]:
 
 
 def _words() -> list[dict[str, Any]]:
-    values = (0.5, 1.5, 2.5, 0.25, 0.75, 0.15, 0.05, 12.345, 99.95, 1234567.5, 0.0)
-    return [{"value": value, "whole": f"{value:.0f}", "tenths": f"{value:.1f}"} for value in values]
+    values = (0.5, 1.5, 2.5, 0.25, 0.75, 0.15, 0.05, 0.125, 0.375, 1.005, 12.345, 99.95, 1234567.5, 0.0)
+    return [
+        {"value": value, "whole": f"{value:.0f}", "tenths": f"{value:.1f}", "hundredths": f"{value:.2f}"}
+        for value in values
+    ]
 
 
 def _judged() -> Any:  # noqa: ANN401  a generator of dictionaries
@@ -149,9 +154,9 @@ def _judged() -> Any:  # noqa: ANN401  a generator of dictionaries
         {"bright": 0.8, "brightness": 0.9, "colors": 12},
     )
     for changed in changes:
-        for confidence, foreign in ((0.9, 0.2), (0.375, 1.25), (0.4, None)):
+        for confidence, foreign in ((0.9, 0.2), (0.375, 1.25), (0.4, None), (0.25, 1.5), (0.25, 1.75)):
             quality = {**fine, **changed}
-            judged = judge(confidence, 0.5, PhotoQuality(**quality), QUALITY, foreign)  # type: ignore[arg-type]
+            judged = judge(confidence, THRESHOLDS, PhotoQuality(**quality), QUALITY, foreign)  # type: ignore[arg-type]
             yield {
                 "quality": quality,
                 "confidence": confidence,

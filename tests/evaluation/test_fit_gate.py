@@ -13,6 +13,7 @@ from cassava_leaf_disease.config.load import load_config
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
 from cassava_leaf_disease.errors import ConfigError, DataError
+from cassava_leaf_disease.evaluation import gate_limits
 from cassava_leaf_disease.evaluation.calibrate import calibrate
 from cassava_leaf_disease.evaluation.evaluate import evaluate
 from cassava_leaf_disease.evaluation.fit_gate import fit_gate
@@ -172,6 +173,34 @@ def test_labelled_leaves_from_elsewhere_are_leaves(
     kept = load_checkpoint(checkpoint).gate_arrays
     assert kept is not None
     assert len(kept["centers"]) == 5 + 2  # each of their classes is a group of its own
+
+
+def test_leaves_with_another_trouble_are_told_by_answers_that_are_as_unsure(
+    asked: SmallConfig, checkpoint: Path, foreign_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, *names = sorted(path.name for path in foreign_dir.iterdir())
+    table = tmp_path / "seen.csv"
+    table.write_text("\n".join(["image_id,seen", f"{ours},spots", *(f"{name},other" for name in names)]))
+    learned = (
+        *(f"data.extra.csv_path={table}", f"data.extra.images_dir={foreign_dir}", "data.extra.label_column=seen"),
+        *("data.extra.class_map={spots:1,other:null}", "gate.other_trouble=0.5", "gate.max_refused=0.1"),
+    )
+    assert fit_gate(asked(*learned)).thresholds.other_trouble is None  # too few of them
+
+    monkeypatch.setattr(gate_limits, "ENOUGH_OTHERS", len(names))
+    fitted = fit_gate(asked(*learned)).thresholds.other_trouble
+    assert fitted is not None
+    predictor = load_predictor(FoundModel(checkpoint, "explicit"), "cpu")
+    assert predictor.thresholds.other_trouble == fitted
+    answers = [predictor.predict_bytes((foreign_dir / name).read_bytes(), name=name) for name in names]
+    assert fitted.below == pytest.approx(np.median([answer.confidence for answer in answers]), abs=1e-5)
+    limits = {check.at_most for answer in answers for check in answer.checks if check.name == "foreign"}
+    assert limits == {1.0, fitted.within}
+
+    calibrate(asked())
+    assert load_checkpoint(checkpoint).metadata.thresholds.other_trouble == fitted
+    exported = export(asked())
+    assert load_predictor(FoundModel(exported.path, "explicit"), "cpu").thresholds.other_trouble == fitted
 
 
 def test_a_gate_that_does_not_see_what_the_network_learned_is_told(

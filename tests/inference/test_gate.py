@@ -9,7 +9,7 @@ from cassava_leaf_disease.imaging.quality import PhotoQuality
 from cassava_leaf_disease.inference.engines.base import EngineOutputs
 from cassava_leaf_disease.inference.gate import Gate, judge, loosest, open_gate
 from cassava_leaf_disease.inference.vote import combine_foreign
-from cassava_leaf_disease.modeling.metadata import GateRecord, ModelMetadata, QualityLimits
+from cassava_leaf_disease.modeling.metadata import GateRecord, ModelMetadata, OtherTrouble, QualityLimits, Thresholds
 
 LIMITS = QualityLimits(
     min_sharpness=50,
@@ -20,6 +20,7 @@ LIMITS = QualityLimits(
     max_bright=0.6,
     min_colors=300,
 )
+SURE = Thresholds(min_confidence=0.6)
 GOOD = PhotoQuality(sharpness=900, brightness=0.45, contrast=0.2, dark=0.01, bright=0.0, colors=3000)
 
 
@@ -48,7 +49,7 @@ def logits(*largest: float) -> npt.NDArray[np.float32]:
 
 
 def test_a_good_photo_of_a_leaf_gets_a_diagnosis() -> None:
-    judged = judge(0.9, 0.6, GOOD, LIMITS, 0.2)
+    judged = judge(0.9, SURE, GOOD, LIMITS, 0.2)
     assert (judged.verdict, judged.reasons) == ("diagnosis", ())
     assert [check.name for check in judged.checks] == [
         *("brightness", "dark", "bright", "contrast", "sharpness"),
@@ -69,35 +70,45 @@ def test_a_good_photo_of_a_leaf_gets_a_diagnosis() -> None:
     ],
 )
 def test_a_poor_photo_says_what_is_wrong(changed: dict[str, float], words: str) -> None:
-    judged = judge(0.99, 0.6, quality(**changed), LIMITS, 0.0)
+    judged = judge(0.99, SURE, quality(**changed), LIMITS, 0.0)
     assert judged.verdict == "poor_photo"
     [reason] = judged.reasons
     assert reason.startswith(words)
 
 
 def test_the_photo_is_judged_before_its_subject_and_that_before_the_answer() -> None:
-    assert judge(0.1, 0.6, quality(sharpness=1.0), LIMITS, 3.0).verdict == "poor_photo"
-    foreign = judge(0.1, 0.6, GOOD, LIMITS, 3.0)
+    assert judge(0.1, SURE, quality(sharpness=1.0), LIMITS, 3.0).verdict == "poor_photo"
+    foreign = judge(0.1, SURE, GOOD, LIMITS, 3.0)
     assert foreign.verdict == "not_cassava"
-    assert foreign.reasons[0].startswith("not like the cassava leaves of the training: 3.0 on a scale")
-    unsure = judge(0.1, 0.6, GOOD, LIMITS, 1.0)
+    assert foreign.reasons[0].startswith("not like the cassava leaves of the training: 3.00 on a scale")
+    unsure = judge(0.1, SURE, GOOD, LIMITS, 1.0)
     assert unsure.verdict == "uncertain"
     assert unsure.reasons[0].startswith("not sure enough: confidence 10%, expected at least 60%")
 
 
+def test_an_answer_as_unsure_as_those_about_other_troubles_has_a_limit_of_its_own() -> None:
+    thresholds = Thresholds(min_confidence=0.6, other_trouble=OtherTrouble(below=0.3, within=1.8))
+    assert judge(0.25, thresholds, GOOD, LIMITS, 1.7).verdict == "uncertain"
+    assert judge(0.3, thresholds, GOOD, LIMITS, 1.7).verdict == "not_cassava"
+    beyond = judge(0.25, thresholds, GOOD, LIMITS, 1.9)
+    assert beyond.verdict == "not_cassava"
+    assert "1.90 on a scale where they end at 1.80" in beyond.reasons[0]
+    assert judge(0.25, SURE, GOOD, LIMITS, 1.7).verdict == "not_cassava"
+
+
 def test_what_was_not_looked_at_is_not_among_the_checks() -> None:
-    judged = judge(0.9, 0.6)
+    judged = judge(0.9, SURE)
     assert judged.verdict == "diagnosis"
     assert [check.name for check in judged.checks] == ["confidence"]
 
 
 def test_the_exposure_of_a_page_or_a_screen_is_not_held_against_it() -> None:
     page = quality(brightness=0.95, bright=0.9, colors=60)
-    judged = judge(0.9, 0.6, page, LIMITS, 2.0)
+    judged = judge(0.9, SURE, page, LIMITS, 2.0)
     assert judged.verdict == "not_cassava"
     assert {check.name for check in judged.checks} == {"contrast", "sharpness", "foreign", "confidence"}
     empty = quality(brightness=1.0, bright=1.0, contrast=0.0, sharpness=0.0, colors=1)
-    assert judge(0.9, 0.6, empty, LIMITS, 2.0).verdict == "poor_photo"
+    assert judge(0.9, SURE, empty, LIMITS, 2.0).verdict == "poor_photo"
 
 
 def test_a_score_is_told_between_a_typical_leaf_and_the_limit() -> None:

@@ -6,8 +6,7 @@ each of their classes is a group of its own, beside those of the training part.
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -16,16 +15,23 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from cassava_leaf_disease.config.schema import AppConfig, GateConfig, OodScore
+from cassava_leaf_disease.config.schema import AppConfig, OodScore
 from cassava_leaf_disease.data.class_map import NO_COUNTERPART
 from cassava_leaf_disease.data.datamodule import LeafDataModule
 from cassava_leaf_disease.data.datasets import DecodedPhotos, PhotoSource
 from cassava_leaf_disease.data.folder import find_photos
 from cassava_leaf_disease.data.parts import labels_of
-from cassava_leaf_disease.domain import NUM_CLASSES, Verdict
-from cassava_leaf_disease.errors import ConfigError, DataError
+from cassava_leaf_disease.domain import Verdict
+from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.evaluation.calibrate import ENOUGH_PHOTOS, folder_of, refuse_other_files
 from cassava_leaf_disease.evaluation.figures import foreign_figure, risk_coverage_figure, write_figure
+from cassava_leaf_disease.evaluation.gate_limits import (
+    FittedScore,
+    Readings,
+    fit_other_trouble,
+    fit_quality,
+    fit_scores,
+)
 from cassava_leaf_disease.evaluation.own_split import divide_as_trained
 from cassava_leaf_disease.evaluation.predictions import prepared_batches
 from cassava_leaf_disease.evaluation.scores import auroc
@@ -34,9 +40,9 @@ from cassava_leaf_disease.imaging.preprocess import to_network_size
 from cassava_leaf_disease.imaging.quality import PhotoQuality, measure_quality
 from cassava_leaf_disease.inference.discover import find_model
 from cassava_leaf_disease.inference.engines.base import EngineOutputs
-from cassava_leaf_disease.inference.gate import Gate, judge
+from cassava_leaf_disease.inference.gate import judge
 from cassava_leaf_disease.inference.model_files import check_device
-from cassava_leaf_disease.inference.ood import NEEDS_FEATURES, fit_arrays
+from cassava_leaf_disease.inference.ood import NEEDS_FEATURES
 from cassava_leaf_disease.inference.predictor import Predictor, load_predictor
 from cassava_leaf_disease.inference.vote import softmax
 from cassava_leaf_disease.modeling.calibration import choose_confidence
@@ -50,7 +56,6 @@ logger = logging.getLogger(__name__)
 GATE_FILE: Final = "gate.json"
 Part = Literal["train", "val", "test"]
 Labelled = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]  # answers (N, C) and labels (N,)
-_SCORES: Final[tuple[OodScore, ...]] = ("mahalanobis", "knn", "energy")
 
 
 class PartVerdicts(BaseModel):
@@ -100,42 +105,6 @@ class GateResult(BaseModel):
     figures: tuple[Path, ...]
 
 
-@dataclass(frozen=True)
-class Readings:
-    """What the network and the pixels say of N photos.
-
-    `labels` are `NO_COUNTERPART` where they show no cassava, or a trouble that is none of ours.
-    """
-
-    outputs: EngineOutputs
-    quality: list[PhotoQuality]
-    labels: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.quality)
-
-    def joined(self, other: "Readings") -> "Readings":
-        """These, then the other ones, whose classes are groups of their own."""
-        outputs, others = self.outputs, other.outputs
-        features = None
-        if outputs.features is not None and others.features is not None:
-            features = np.concatenate([outputs.features, others.features])
-        groups = other.labels + (NUM_CLASSES - NO_COUNTERPART)
-        return Readings(
-            EngineOutputs(np.concatenate([outputs.logits, others.logits]), features),
-            [*self.quality, *other.quality],
-            np.concatenate([self.labels, groups]),
-        )
-
-
-@dataclass(frozen=True)
-class FittedScore:
-    """A score that could become the gate's, and how foreign it finds each set of photos, `(N,)`: above 1 refused."""
-
-    gate: Gate
-    foreign: dict[str, npt.NDArray[np.float64]]
-
-
 def fit_gate(config: AppConfig) -> GateResult:
     """Fits the gate on the training and validation parts of the checkpoint's own split and keeps it in the file.
 
@@ -157,8 +126,14 @@ def fit_gate(config: AppConfig) -> GateResult:
     gate = fitted[settings.score].gate
     answers = {part: softmax(each.outputs.logits.astype(np.float64) / temperature) for part, each in read.items()}
     rule = ConfidenceRule(target_accuracy=settings.target_accuracy, min_coverage=settings.min_coverage)
-    chosen = choose_confidence(answers["val"], read["val"].labels, rule.target_accuracy, rule.min_coverage)
-    thresholds = loaded.metadata.thresholds.model_copy(update={"min_confidence": chosen, "rule": rule})
+    foreign = fitted[settings.score].foreign
+    thresholds = Thresholds(
+        min_confidence=choose_confidence(answers["val"], read["val"].labels, rule.target_accuracy, rule.min_coverage),
+        rule=rule,
+        other_trouble=fit_other_trouble(answers["extra"], foreign["extra"], read["extra"].labels, settings)
+        if "extra" in read
+        else None,
+    )
     measured = "test" if "test" in read else "val"
     title = f"{loaded.metadata.name}, {len(read[measured])} {'test' if measured == 'test' else 'validation'} photos"
     labelled: dict[str, Labelled] = {
@@ -172,12 +147,13 @@ def fit_gate(config: AppConfig) -> GateResult:
         thresholds=thresholds,
         arrays_bytes=sum(array.nbytes for array in gate.arrays.values()),
         verdicts={
-            part: count_verdicts(each, answers[part], fitted[settings.score].foreign[part], quality, chosen)
-            for part, each in read.items()
+            part: count_verdicts(each, answers[part], foreign[part], quality, thresholds) for part, each in read.items()
         },
         scores={score: report_score(each, measured) for score, each in fitted.items()},
         figures=(
-            write_figure(risk_coverage_figure(labelled, chosen, title), figures / "risk_coverage.png"),
+            write_figure(
+                risk_coverage_figure(labelled, thresholds.min_confidence, title), figures / "risk_coverage.png"
+            ),
             write_figure(
                 foreign_figure({score: each.foreign for score, each in fitted.items()}, title), figures / "gate.png"
             ),
@@ -256,69 +232,6 @@ def read_photos(
     return Readings(joined, quality, labels)
 
 
-def fit_quality(quality: Sequence[PhotoQuality], settings: GateConfig) -> QualityLimits:
-    """Limits beyond what nearly all training photos have, by `photo_margin` of the way to nothing.
-
-    Sharpness is a variance, so that its margin counts twice.
-    """
-
-    def low(name: str, margin: float) -> float:
-        return margin * float(np.quantile([getattr(each, name) for each in quality], settings.photo_quantile))
-
-    def high(name: str) -> float:
-        usual = float(np.quantile([getattr(each, name) for each in quality], 1 - settings.photo_quantile))
-        return 1 - (1 - usual) * settings.photo_margin
-
-    margin = settings.photo_margin
-    return QualityLimits(
-        min_sharpness=low("sharpness", margin**2),
-        min_brightness=low("brightness", margin),
-        max_brightness=high("brightness"),
-        min_contrast=low("contrast", margin),
-        max_dark=high("dark"),
-        max_bright=high("bright"),
-        min_colors=low("colors", margin),
-    )
-
-
-def fit_scores(
-    leaves: Readings, read: Mapping[str, Readings], settings: GateConfig, quality: QualityLimits
-) -> dict[OodScore, FittedScore]:
-    """Every score that the network allows, learned from the leaves, its limit from validation ones in `read`."""
-    features = leaves.outputs.features
-    return {
-        score: fit_score(score, leaves, read, settings, quality)
-        for score in _SCORES
-        if score not in NEEDS_FEATURES or features is not None
-    }
-
-
-def fit_score(
-    score: OodScore, leaves: Readings, read: Mapping[str, Readings], settings: GateConfig, quality: QualityLimits
-) -> FittedScore:
-    """One score.
-
-    Raises:
-        DataError: It finds all validation photos alike.
-    """
-    arrays = fit_arrays(score, leaves.outputs, leaves.labels, settings.dimensions)
-    record = GateRecord(
-        score=score,
-        typical=0.0,
-        limit=1.0,
-        neighbors=settings.neighbors,
-        max_refused=settings.max_refused,
-        quality=quality,
-        photos={"train": len(leaves), "val": len(read["val"])},
-    )
-    plain = {part: Gate(record, arrays).foreign(each.outputs) for part, each in read.items()}
-    typical, limit = np.quantile(plain["val"], [0.5, 1 - settings.max_refused]).tolist()
-    if not limit > typical:
-        raise DataError(f"gate.score={score}: all validation photos score {limit:g}; the network tells nothing apart")
-    gate = Gate(record.model_copy(update={"typical": typical, "limit": limit}), arrays)
-    return FittedScore(gate, {part: gate.foreign(each.outputs) for part, each in read.items()})
-
-
 def report_score(fitted: FittedScore, measured: str) -> ScoreReport:
     """What a score refuses; it is told apart from the photos of part `measured`."""
     foreign = fitted.foreign.get("foreign")
@@ -334,13 +247,13 @@ def count_verdicts(
     probabilities: npt.NDArray[np.float64],
     foreign: npt.NDArray[np.float64],
     limits: QualityLimits,
-    min_confidence: float,
+    thresholds: Thresholds,
 ) -> PartVerdicts:
     """The verdicts about photos with answers `(N, C)`."""
     confidences = probabilities.max(axis=1).tolist()
     verdicts = np.array(
         [
-            judge(confidence, min_confidence, quality, limits, distance).verdict
+            judge(confidence, thresholds, quality, limits, distance).verdict
             for confidence, quality, distance in zip(confidences, photos.quality, foreign.tolist(), strict=True)
         ]
     )

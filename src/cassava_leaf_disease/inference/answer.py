@@ -26,7 +26,7 @@ def to_prediction(  # noqa: PLR0913  # what an answer is made of
     """
     ranking = rank_classes(probabilities, CLASS_NAMES, top_k)
     best = ranking[0]
-    judged = judge(best.prob, thresholds.min_confidence, quality, quality_limits, foreign)
+    judged = judge(best.prob, thresholds, quality, quality_limits, foreign)
     return Prediction(
         predicted_class_id=best.class_id,
         class_name=best.class_name,

@@ -17,7 +17,7 @@ from cassava_leaf_disease.imaging.quality import PhotoQuality
 from cassava_leaf_disease.inference.engines.base import EngineOutputs
 from cassava_leaf_disease.inference.ood import check_arrays, score_outputs
 from cassava_leaf_disease.modeling.gate_arrays import GateArrays, arrays_of_member
-from cassava_leaf_disease.modeling.metadata import GateRecord, ModelMetadata, QualityLimits
+from cassava_leaf_disease.modeling.metadata import GateRecord, ModelMetadata, OtherTrouble, QualityLimits, Thresholds
 
 FOREIGN_LIMIT: Final = 1.0  # of `Gate.foreign`
 _MEND: Final = "type cassava fit-gate infer.checkpoint_path=… of its checkpoint, and export that again"
@@ -119,7 +119,7 @@ def _open_one(metadata: ModelMetadata, arrays: GateArrays | None, origin: str) -
 
 def judge(
     confidence: float,
-    min_confidence: float,
+    thresholds: Thresholds,
     quality: PhotoQuality | None = None,
     limits: QualityLimits | None = None,
     foreign: float | None = None,
@@ -129,8 +129,9 @@ def judge(
     What is None was not looked at, and is not among the checks.
     """
     photo = () if quality is None or limits is None else tuple(_check_photo(quality, limits))
-    leaf = () if foreign is None else (_check_leaf(foreign),)
-    sure = (Check(name="confidence", value=confidence, at_least=min_confidence, passed=confidence >= min_confidence),)
+    leaf = () if foreign is None else (_check_leaf(foreign, confidence, thresholds.other_trouble),)
+    least = thresholds.min_confidence
+    sure = (Check(name="confidence", value=confidence, at_least=least, passed=confidence >= least),)
     stages: tuple[tuple[Verdict, Sequence[Check]], ...] = (
         ("poor_photo", photo),
         ("not_cassava", leaf),
@@ -175,8 +176,9 @@ def _check_photo(quality: PhotoQuality, limits: QualityLimits) -> Iterator[Check
     yield Check(name="sharpness", value=quality.sharpness, at_least=limits.min_sharpness, passed=sharp)
 
 
-def _check_leaf(foreign: float) -> Check:
-    return Check(name="foreign", value=foreign, at_most=FOREIGN_LIMIT, passed=foreign <= FOREIGN_LIMIT)
+def _check_leaf(foreign: float, confidence: float, other: OtherTrouble | None) -> Check:
+    most = FOREIGN_LIMIT if other is None or confidence >= other.below else other.within
+    return Check(name="foreign", value=foreign, at_most=most, passed=foreign <= most)
 
 
 _WORDS: Final[Mapping[str, str]] = {
@@ -186,7 +188,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "bright": "overexposed: {value:.0%} of it is white, expected at most {high:.0%}; turn away from the sun",
     "contrast": "hardly anything to see: contrast {value:.1%}, expected at least {low:.1%}; come nearer to the leaf",
     "sharpness": "blurred, or too small: sharpness {value:.0f}, expected at least {low:.0f}; hold still and focus",
-    "foreign": "not like the cassava leaves of the training: {value:.1f} on a scale where they end at {high:.0f}; "
+    "foreign": "not like the cassava leaves of the training: {value:.2f} on a scale where they end at {high:.2f}; "
     "let one leaf fill the photo",
     "confidence": "not sure enough: confidence {value:.0%}, expected at least {low:.0%}; ask about another leaf too",
 }

@@ -30,17 +30,32 @@ class ConfidenceRule(BaseModel):
     min_coverage: float = Field(ge=0, le=1)
 
 
+class OtherTrouble(BaseModel):
+    """Leaves with a trouble that is none of the classes, of which the network has learned that no class is likelier.
+
+    They are told by that: a photo whose largest probability is below `below` is `not_cassava` only where it is more
+    foreign than `within`, which is 1 for other photos (see `Gate.foreign`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    below: float = Field(gt=0, lt=1)
+    within: float = Field(ge=1, allow_inf_nan=False)
+
+
 class Thresholds(BaseModel):
     """Where a verdict changes.
 
     Below `min_confidence` (a probability) the verdict is `uncertain`. `rule` is how that was chosen on validation
-    photos, null where it is the default; `cassava calibrate` chooses it anew by the same rule.
+    photos, null where it is the default; `cassava calibrate` chooses it anew by the same rule. `other_trouble` is null
+    where the network has learned of none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_confidence: float = Field(default=0.5, ge=0, le=1)
     rule: ConfidenceRule | None = None
+    other_trouble: OtherTrouble | None = None
 
 
 class QualityLimits(BaseModel):

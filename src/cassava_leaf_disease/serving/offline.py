@@ -147,6 +147,7 @@ def describe(
         resize_side_px=metadata.preprocessing.resize_side_px,
         temperature=metadata.temperature,
         min_confidence=metadata.thresholds.min_confidence,
+        other_trouble=metadata.thresholds.other_trouble,
         quality=None if gate is None else gate.quality,
         gates=_gates(metadata, engine.gate_arrays or {}),
         pooling=OfflinePooling(

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cassava_leaf_disease.config.schema import OodScore
 from cassava_leaf_disease.domain import ModelIdentity, ModelSource
 from cassava_leaf_disease.imaging.preprocess import Preprocessing
-from cassava_leaf_disease.modeling.metadata import ModelMetadata, QualityLimits
+from cassava_leaf_disease.modeling.metadata import ModelMetadata, OtherTrouble, QualityLimits
 
 
 class _Answer(BaseModel):
@@ -131,6 +131,7 @@ class OfflineModel(_Answer):
     resize_side_px: int = Field(description="the shorter side before the crop")
     temperature: float
     min_confidence: float
+    other_trouble: OtherTrouble | None
     quality: QualityLimits | None
     gates: tuple[OfflineGate, ...]
     pooling: OfflinePooling

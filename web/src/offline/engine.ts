@@ -83,7 +83,7 @@ async function answer({ photo, name }: PhotoQuestion): Promise<Prediction> {
     confidence: best.prob,
     probabilities: byName(probabilities, model.class_names),
     top_k: ranking,
-    ...judge(best.prob, model.min_confidence, quality, model.quality, strange),
+    ...judge(best.prob, model, quality, model.quality, strange),
     model: { name: model.name, version: model.version, source: model.source, path: "offline/model.onnx" },
     image: name,
   };

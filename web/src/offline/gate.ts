@@ -98,13 +98,14 @@ function nearest(point: Float64Array, bank: Float64Array, neighbors: number): nu
 /** The verdict: `poor_photo`, else `not_cassava`, else `uncertain`, else `diagnosis`. Null was not looked at. */
 export function judge(
   confidence: number,
-  minConfidence: number,
+  { min_confidence: minConfidence, other_trouble: other }: Pick<OfflineModel, "min_confidence" | "other_trouble">,
   quality: PhotoQuality | null,
   limits: QualityLimits | null,
   foreign: number | null,
 ): Judgement {
   const photo = quality && limits ? checkPhoto(quality, limits) : [];
-  const leaf = foreign === null ? [] : [check("foreign", foreign, null, FOREIGN_LIMIT)];
+  const most = other && confidence < other.below ? other.within : FOREIGN_LIMIT;
+  const leaf = foreign === null ? [] : [check("foreign", foreign, null, most)];
   const sure = [check("confidence", confidence, minConfidence, null)];
   const checks = [...photo, ...leaf, ...sure];
   const stages: [Verdict, Check[]][] = [
@@ -155,7 +156,7 @@ function inWords({ name, value, at_least, at_most }: Check): string {
     case "sharpness":
       return `blurred, or too small: sharpness ${fixed(value, 0)}, expected at least ${fixed(low, 0)}; hold still and focus`;
     case "foreign":
-      return `not like the cassava leaves of the training: ${fixed(value, 1)} on a scale where they end at ${fixed(high, 0)}; let one leaf fill the photo`;
+      return `not like the cassava leaves of the training: ${fixed(value, 2)} on a scale where they end at ${fixed(high, 2)}; let one leaf fill the photo`;
     case "confidence":
       return `not sure enough: confidence ${percent(value, 0)}, expected at least ${percent(low, 0)}; ask about another leaf too`;
   }

@@ -10,6 +10,12 @@ export interface QualityLimits {
   min_colors: number;
 }
 
+/** An answer less sure than `below` is refused only beyond `within`; an older server knows of none. */
+export interface OtherTrouble {
+  below: number;
+  within: number;
+}
+
 export interface StoredArray {
   dtype: "float16" | "float32";
   shape: number[];
@@ -63,6 +69,7 @@ export interface OfflineModel {
   resize_side_px: number;
   temperature: number;
   min_confidence: number;
+  other_trouble?: OtherTrouble | null;
   quality: QualityLimits | null;
   gates: StoredGate[];
   pooling: Pooling;

@@ -1,9 +1,9 @@
 /** Numbers as Python prints them, so that this device's reasons are the server's, word for word. */
 
-/** `f"{value:.{digits}f}"` for 0 or 1 digits: exact halves go to the even neighbour, where `toFixed` goes up. */
-export function fixed(value: number, digits: 0 | 1): string {
-  const scale = digits === 0 ? 1 : 10;
-  const halves = digits === 0 ? 2 : 4; // exact ties are odd multiples of 1/2, of 1/20 the odd ones of 1/4
+/** `f"{value:.{digits}f}"` for 0 to 2 digits: exact halves go to the even neighbour, where `toFixed` goes up. */
+export function fixed(value: number, digits: 0 | 1 | 2): string {
+  const scale = 10 ** digits;
+  const halves = 2 * 2 ** digits; // exact ties are odd multiples of 1/2, of 1/20 those of 1/4, of 1/200 those of 1/8
   if (Math.abs((value * halves) % 2) !== 1) return value.toFixed(digits);
   const below = Math.floor(value * scale);
   return ((below % 2 === 0 ? below : below + 1) / scale).toFixed(digits);

@@ -90,7 +90,7 @@ describe("the gate", () => {
   });
 
   it.each(fixture.judged)("judges as the server: $verdict", ({ quality, confidence, foreign, ...expected }) => {
-    expect(judge(confidence, 0.5, quality as PhotoQuality, fixture.quality_limits, foreign)).toEqual(expected);
+    expect(judge(confidence, fixture.thresholds, quality as PhotoQuality, fixture.quality_limits, foreign)).toEqual(expected);
   });
 });
 
@@ -150,8 +150,8 @@ describe("files", () => {
 });
 
 describe("words", () => {
-  it.each(fixture.words)("$value as Python prints it", ({ value, whole, tenths }) => {
-    expect([fixed(value, 0), fixed(value, 1)]).toEqual([whole, tenths]);
+  it.each(fixture.words)("$value as Python prints it", ({ value, whole, tenths, hundredths }) => {
+    expect([fixed(value, 0), fixed(value, 1), fixed(value, 2)]).toEqual([whole, tenths, hundredths]);
   });
 
   it("have commas, percents and bytes", () => {

@@ -72,6 +72,10 @@ class GateConfig(Section):
     photos and `photo_margin` of what is left from there to nothing. A diagnosis needs the confidence at which
     validation answers are `target_accuracy` right, or, where that is too much to ask, the one that `min_coverage`
     of them have.
+
+    Extra photos of leaves with a trouble that is none of the classes (`data.extra.class_map` gives null) lie farther
+    out than others. An answer as unsure as those about `other_trouble` of them has a limit of its own, which
+    `max_refused` of them exceed.
     """
 
     score: OodScore
@@ -81,6 +85,7 @@ class GateConfig(Section):
     max_refused: float = Field(gt=0, le=0.2)
     photo_quantile: float = Field(ge=0, le=0.1)
     photo_margin: float = Field(gt=0, lt=1)
+    other_trouble: float = Field(gt=0, lt=1)
     target_accuracy: Fraction
     min_coverage: Fraction
     foreign_dir: AbsolutePath | None
