@@ -42,7 +42,7 @@ QUALITY: Final = QualityLimits(
     max_bright=0.4,
     min_colors=100,
 )
-THRESHOLDS: Final = Thresholds(min_confidence=0.5, other_trouble=OtherTrouble(below=0.3, within=1.625))
+THRESHOLDS: Final = Thresholds(min_confidence=0.5, other_trouble=OtherTrouble(below=0.55, within=1.625))
 _SIZES: Final = ((40, 30, 20, 15), (40, 30, 17, 30), (40, 30, 40, 13), (23, 61, 45, 70), (50, 7, 9, 50))
 _REDUCED: Final = ((23, 17, 2), (40, 31, 3), (64, 65, 5))
 _PHOTOS: Final = (("drawn", 200, 210), ("drawn", 800, 1000), ("grey 16", 200, 200), ("page", 400, 300))
@@ -154,7 +154,7 @@ def _judged() -> Any:  # noqa: ANN401  a generator of dictionaries
         {"bright": 0.8, "brightness": 0.9, "colors": 12},
     )
     for changed in changes:
-        for confidence, foreign in ((0.9, 0.2), (0.375, 1.25), (0.4, None), (0.25, 1.5), (0.25, 1.75)):
+        for confidence, foreign in ((0.9, 0.2), (0.375, 1.25), (0.4, None), (0.53, 1.5), (0.25, 1.75)):
             quality = {**fine, **changed}
             judged = judge(confidence, THRESHOLDS, PhotoQuality(**quality), QUALITY, foreign)  # type: ignore[arg-type]
             yield {

@@ -96,6 +96,12 @@ def test_an_answer_as_unsure_as_those_about_other_troubles_has_a_limit_of_its_ow
     assert judge(0.25, SURE, GOOD, LIMITS, 1.7).verdict == "not_cassava"
 
 
+def test_what_lets_other_troubles_pass_gives_no_diagnosis() -> None:
+    thresholds = Thresholds(min_confidence=0.6, other_trouble=OtherTrouble(below=0.9, within=1.8))
+    assert judge(0.7, thresholds, GOOD, LIMITS, 1.7).verdict == "not_cassava"
+    assert judge(0.59, thresholds, GOOD, LIMITS, 1.7).verdict == "uncertain"
+
+
 def test_what_was_not_looked_at_is_not_among_the_checks() -> None:
     judged = judge(0.9, SURE)
     assert judged.verdict == "diagnosis"

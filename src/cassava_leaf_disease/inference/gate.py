@@ -17,7 +17,7 @@ from cassava_leaf_disease.imaging.quality import PhotoQuality
 from cassava_leaf_disease.inference.engines.base import EngineOutputs
 from cassava_leaf_disease.inference.ood import check_arrays, score_outputs
 from cassava_leaf_disease.modeling.gate_arrays import GateArrays, arrays_of_member
-from cassava_leaf_disease.modeling.metadata import GateRecord, ModelMetadata, OtherTrouble, QualityLimits, Thresholds
+from cassava_leaf_disease.modeling.metadata import GateRecord, ModelMetadata, QualityLimits, Thresholds
 
 FOREIGN_LIMIT: Final = 1.0  # of `Gate.foreign`
 _MEND: Final = "type cassava fit-gate infer.checkpoint_path=… of its checkpoint, and export that again"
@@ -129,7 +129,7 @@ def judge(
     What is None was not looked at, and is not among the checks.
     """
     photo = () if quality is None or limits is None else tuple(_check_photo(quality, limits))
-    leaf = () if foreign is None else (_check_leaf(foreign, confidence, thresholds.other_trouble),)
+    leaf = () if foreign is None else (_check_leaf(foreign, confidence, thresholds),)
     least = thresholds.min_confidence
     sure = (Check(name="confidence", value=confidence, at_least=least, passed=confidence >= least),)
     stages: tuple[tuple[Verdict, Sequence[Check]], ...] = (
@@ -176,8 +176,11 @@ def _check_photo(quality: PhotoQuality, limits: QualityLimits) -> Iterator[Check
     yield Check(name="sharpness", value=quality.sharpness, at_least=limits.min_sharpness, passed=sharp)
 
 
-def _check_leaf(foreign: float, confidence: float, other: OtherTrouble | None) -> Check:
-    most = FOREIGN_LIMIT if other is None or confidence >= other.below else other.within
+def _check_leaf(foreign: float, confidence: float, thresholds: Thresholds) -> Check:
+    other = thresholds.other_trouble
+    most = FOREIGN_LIMIT
+    if other is not None and confidence < min(other.below, thresholds.min_confidence):
+        most = other.within
     return Check(name="foreign", value=foreign, at_most=most, passed=foreign <= most)
 
 

@@ -33,13 +33,13 @@ class ConfidenceRule(BaseModel):
 class OtherTrouble(BaseModel):
     """Leaves with a trouble that is none of the classes, of which the network has learned that no class is likelier.
 
-    They are told by that: a photo whose largest probability is below `below` is `not_cassava` only where it is more
-    foreign than `within`, which is 1 for other photos (see `Gate.foreign`).
+    They are told by that: a photo whose largest probability is below `below`, and too small for a diagnosis, is
+    `not_cassava` only where it is more foreign than `within`, which is 1 for other photos (see `Gate.foreign`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    below: float = Field(gt=0, lt=1)
+    below: float = Field(gt=0, le=1)
     within: float = Field(ge=1, allow_inf_nan=False)
 
 

@@ -104,7 +104,7 @@ export function judge(
   foreign: number | null,
 ): Judgement {
   const photo = quality && limits ? checkPhoto(quality, limits) : [];
-  const most = other && confidence < other.below ? other.within : FOREIGN_LIMIT;
+  const most = other && confidence < Math.min(other.below, minConfidence) ? other.within : FOREIGN_LIMIT;
   const leaf = foreign === null ? [] : [check("foreign", foreign, null, most)];
   const sure = [check("confidence", confidence, minConfidence, null)];
   const checks = [...photo, ...leaf, ...sure];
