@@ -33,7 +33,7 @@ class TestEachLanguage:
     def test_has_words_for_every_class_verdict_and_check(self, language: Language) -> None:
         words = advice(language)
         assert len(words.classes) == len(CLASS_NAMES)
-        assert {*words.verdicts} == {*get_args(Verdict), "healthy"}
+        assert {*words.verdicts} == {*get_args(Verdict), "healthy", "unknown"}
         assert {*words.reasons} == {*get_args(Check.model_fields["name"].annotation)}
 
     def test_names_sources_for_every_class(self, language: Language) -> None:
@@ -66,6 +66,14 @@ def test_an_answer_is_told_in_a_sentence() -> None:
     assert advice("en").headline(answer(4, "diagnosis")) == "No disease seen on this leaf."
     assert advice("fr").headline(answer(3, "uncertain")) == "Pas sûr. Le plus probable : Mosaïque du manioc."
     assert "лист маниока" in advice("ru").headline(answer(0, "not_cassava"))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_answer_hardly_surer_than_chance_names_no_class(language: Language) -> None:
+    words, unsure = advice(language), answer(3, "uncertain")
+    name = words.classes[3].name
+    assert name not in words.headline(unsure.model_copy(update={"confidence": 0.34}))
+    assert name in words.headline(unsure.model_copy(update={"confidence": 0.35}))
 
 
 def test_a_check_that_failed_becomes_a_hint() -> None:

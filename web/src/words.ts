@@ -41,9 +41,13 @@ export function isJudged(verdict: Verdict): boolean {
 
 /** The verdict about a photo or a plant in one sentence. */
 export function headline(advice: Advice, answer: Prediction): string {
-  const healthy = answer.verdict === "diagnosis" && answer.predicted_class_id === HEALTHY;
-  const words = advice.verdicts[healthy ? "healthy" : answer.verdict];
-  return fill(words, { name: classOf(advice, answer.predicted_class_id).name });
+  return fill(advice.verdicts[verdictWord(answer)], { name: classOf(advice, answer.predicted_class_id).name });
+}
+
+function verdictWord({ verdict, predicted_class_id, confidence }: Prediction): keyof Advice["verdicts"] {
+  if (verdict === "diagnosis" && predicted_class_id === HEALTHY) return "healthy";
+  if (verdict === "uncertain" && confidence < facts.named_from) return "unknown";
+  return verdict;
 }
 
 /** What to do better, for each check that failed; of a plant, for each that failed in a photo that does not count. */

@@ -20,6 +20,12 @@ describe("headline", () => {
     expect(headline(advice, prediction({ predicted_class_id: 4 }))).toBe(advice.verdicts.healthy);
   });
 
+  it("of an answer that is hardly surer than chance names no class", () => {
+    const unsure = (confidence: number) => headline(advice, prediction({ verdict: "uncertain", confidence }));
+    expect(unsure(0.34)).toBe("Not sure. The leaf fits nothing that this model knows.");
+    expect(unsure(0.35)).toBe("Not sure. The most likely is Cassava mosaic disease.");
+  });
+
   it("of a photo that shows no leaf says so, whatever the classes say", () => {
     expect(headline(advice, prediction({ verdict: "not_cassava" }))).toBe(advice.verdicts.not_cassava);
   });

@@ -11,6 +11,7 @@ from cassava_leaf_disease.domain import Prediction, Verdict
 Language = Literal["en", "fr", "pt", "sw", "ru"]
 LANGUAGES: Final[tuple[Language, ...]] = get_args(Language)
 ConfidenceWord = Literal["very_sure", "sure", "likely", "unsure"]
+VerdictWord = Verdict | Literal["healthy", "unknown"]
 HEALTHY: Final = 4
 
 
@@ -42,14 +43,15 @@ class Headings(_Words):
 class Advice(_Words):
     """All of a language. `{name}` stands for a class's name, `{count}` for a number.
 
-    `verdicts` has a line for each `Verdict`, and `healthy` for the diagnosis that there is nothing. `reasons` has one
-    for each check of an answer (`domain.Check.name`): what to do better.
+    `verdicts` has a line for each `Verdict`, `healthy` for the diagnosis that there is nothing, and `unknown` for an
+    answer that is too unsure to name even the likeliest class. `reasons` has one for each check of an answer
+    (`domain.Check.name`): what to do better.
     """
 
     language: str
     classes: tuple[ClassAdvice, ...]
     confidence: dict[ConfidenceWord, str]
-    verdicts: dict[Verdict | Literal["healthy"], str]
+    verdicts: dict[VerdictWord, str]
     reasons: dict[str, str]
     more_leaves: str
     more_leaves_unknown: str
@@ -58,8 +60,7 @@ class Advice(_Words):
 
     def headline(self, answer: Prediction) -> str:
         """The verdict about a photo or a plant in one sentence."""
-        healthy = answer.verdict == "diagnosis" and answer.predicted_class_id == HEALTHY
-        words = self.verdicts["healthy" if healthy else answer.verdict]
+        words = self.verdicts[_verdict_word(answer)]
         return words.format(name=self.classes[answer.predicted_class_id].name)
 
     def hints(self, answer: Prediction) -> tuple[str, ...]:
@@ -77,7 +78,10 @@ class Source(_Words):
 
 
 class _Facts(_Words):
+    """What holds in every language; below the confidence `named_from` an unsure answer names no class."""
+
     confidence: tuple[tuple[float, ConfidenceWord], ...]
+    named_from: float
     sources: dict[str, Source]
 
 
@@ -90,6 +94,14 @@ def advice(language: Language) -> Advice:
 def confidence_word(confidence: float) -> ConfidenceWord:
     """How sure an answer is, in words' terms; `Advice.confidence` says it."""
     return next(word for at_least, word in _facts().confidence if confidence >= at_least)
+
+
+def _verdict_word(answer: Prediction) -> VerdictWord:
+    if answer.verdict == "diagnosis" and answer.predicted_class_id == HEALTHY:
+        return "healthy"
+    if answer.verdict == "uncertain" and answer.confidence < _facts().named_from:
+        return "unknown"
+    return answer.verdict
 
 
 def source(name: str) -> Source:
