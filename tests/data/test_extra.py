@@ -19,6 +19,7 @@ from cassava_leaf_disease.data.sampling import EpochSampler, class_weights
 from cassava_leaf_disease.data.synthetic import write_synthetic_dataset
 from cassava_leaf_disease.data.table import read_kaggle
 from cassava_leaf_disease.errors import ConfigError, DataError
+from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
 from cassava_leaf_disease.modeling.losses import loss_weights
 from cassava_leaf_disease.training.fit import train
 
@@ -242,7 +243,11 @@ class TestLabelled:
     def test_a_run_trains_with_them_to_the_end(self, elsewhere: Path, config_with: Config) -> None:
         settings = ("model.backbone=test_resnet", "train.epochs=1", "data.sampling=sqrt_inverse")
 
-        assert train(config_with(*self.words(elsewhere), *settings)).photos["extra"] == 5
+        result = train(config_with(*self.words(elsewhere), *settings))
+
+        assert result.photos["extra"] == 5
+        assert result.checkpoint is not None
+        assert load_checkpoint(result.checkpoint).metadata.extra_photos == 5
 
 
 @pytest.mark.parametrize(

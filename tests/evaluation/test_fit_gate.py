@@ -20,7 +20,7 @@ from cassava_leaf_disease.evaluation.fit_gate import fit_gate
 from cassava_leaf_disease.export.onnx import export
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.predictor import load_predictor
-from cassava_leaf_disease.modeling.checkpoint import load_checkpoint
+from cassava_leaf_disease.modeling.checkpoint import describe_anew, load_checkpoint
 from cassava_leaf_disease.training.fit import train
 
 SmallConfig = Callable[..., AppConfig]
@@ -213,6 +213,14 @@ def test_a_gate_that_does_not_see_what_the_network_learned_is_told(
     fit_gate(asked())
 
     assert "its training learned 7 extra photos too; type its data.extra.*" in caplog.text
+
+    caplog.clear()
+    path.unlink()  # the checkpoint knows by itself
+    loaded = load_checkpoint(checkpoint)
+    describe_anew(checkpoint, loaded, loaded.metadata.model_copy(update={"extra_photos": 8}), loaded.gate_arrays)
+    fit_gate(asked())
+    assert "its training learned 8 extra photos too" in caplog.text
+    assert load_checkpoint(checkpoint).metadata.extra_photos == 8
 
 
 def test_evaluation_tells_the_verdict_of_each_photo(asked: SmallConfig) -> None:

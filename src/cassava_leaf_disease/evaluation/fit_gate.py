@@ -192,7 +192,7 @@ def read_parts(config: AppConfig, predictor: Predictor) -> dict[str, Readings]:
             predictor, partial(_chosen, source, rows), labels_of(extra.photos)[list(rows)], config
         )
     else:
-        _warn_of_unknown_leaves(config, Path(predictor.identity.path))
+        _warn_of_unknown_leaves(config, predictor)
     if len(read["val"]) < ENOUGH_PHOTOS:
         logger.warning("the validation part has %d photos: the gate's limits are mostly chance", len(read["val"]))
     if folder is not None:
@@ -271,16 +271,20 @@ def count_verdicts(
     )
 
 
-def _warn_of_unknown_leaves(config: AppConfig, checkpoint: Path) -> None:
+def _warn_of_unknown_leaves(config: AppConfig, predictor: Predictor) -> None:
     """A network that learned other leaves than the gate is shown would have them refused."""
-    result = folder_of(checkpoint) / METRICS_FILE
-    if config.data.extra.csv_path is not None or not result.is_file():
-        return
-    count = json.loads(result.read_bytes()).get("photos", {}).get("extra")
-    if count:
+    count = predictor.metadata.extra_photos or _extra_of_run(Path(predictor.identity.path))
+    if count and config.data.extra.csv_path is None:
         logger.warning(
             "its training learned %d extra photos too; type its data.extra.* so that the gate knows them", count
         )
+
+
+def _extra_of_run(checkpoint: Path) -> int:
+    """How many extra photos the run's result tells of, for a checkpoint from before it told that itself."""
+    result = folder_of(checkpoint) / METRICS_FILE
+    counts: dict[str, int] = json.loads(result.read_bytes()).get("photos", {}) if result.is_file() else {}
+    return counts.get("extra", 0)
 
 
 def _as_they_are(data: LeafDataModule, part: Part, limits: DecodeLimits) -> PhotoSource:

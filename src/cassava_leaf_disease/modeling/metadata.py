@@ -125,7 +125,8 @@ class SplitRecord(BaseModel):
 class ModelMetadata(BaseModel):
     """The self-description of a checkpoint or an exported model.
 
-    `class_prior` is its mean answer about the validation photos, where it was calibrated on them. `members` are
+    `class_prior` is its mean answer about the validation photos, where it was calibrated on them. `extra_photos` counts
+    those that trained beside the split (`data.extra`), 0 in files from before that was told. `members` are
     those of the models that an exported ensemble holds in one graph, `feature_sizes` says how many of its features
     belong to each.
     """
@@ -147,6 +148,7 @@ class ModelMetadata(BaseModel):
     epoch: int = Field(ge=0)
     data_fingerprint: str
     split: SplitRecord
+    extra_photos: Count = Field(default=0, exclude_if=lambda count: not count)
     git_commit: str | None
     package_version: str
     created_at: str

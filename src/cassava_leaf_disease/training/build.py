@@ -64,6 +64,7 @@ def describe_model(config: AppConfig, data: LeafDataModule) -> ModelMetadata:
             hash=data.split_hash,
             photos=data.sizes(),
         ),
+        extra_photos=len(data.extra_ids()),
         git_commit=git_commit(),
         package_version=__version__,
         created_at=created_at,
