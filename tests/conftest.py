@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import secrets
 import shutil
 import socket
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import Request, urlopen
@@ -97,6 +99,46 @@ def operators_read_once() -> Iterator[None]:
 
             patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def networks_exported_once() -> Iterator[None]:
+    """The same network, weights and all, is not put into ONNX again: PyTorch takes 1.5 s for the smallest one."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "torch" in sys.modules:
+            import onnx
+            import torch
+
+            real, kept = torch.onnx.export, dict[str, bytes]()
+
+            def export(network: "torch.nn.Module", example: object, **words: Any) -> Any:
+                key = _digest((network, example, sorted(map(str, words.items()))))
+                if key is None:
+                    return real(network, example, **words)  # type: ignore[arg-type]
+                if key not in kept:
+                    kept[key] = real(network, example, **words).model_proto.SerializeToString()  # type: ignore[arg-type, union-attr]
+                return SimpleNamespace(model_proto=onnx.load_from_string(kept[key]))
+
+            patch.setattr("torch.onnx.export", export)
+        yield
+
+
+def _digest(wanted: object) -> str | None:
+    """What tells networks apart: their classes, attributes, buffers and weights; None where a part has no name."""
+    import torch
+
+    class Pickler(pickle.Pickler):
+        def reducer_override(self, part: object) -> Any:
+            if isinstance(part, torch.Tensor):
+                return bytes, (str((part.dtype, part.shape)).encode() + part.detach().numpy().tobytes(),)
+            return NotImplemented
+
+    buffer = io.BytesIO()
+    try:
+        Pickler(buffer).dump(wanted)
+    except (AttributeError, TypeError, pickle.PicklingError):
+        return None
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 @pytest.fixture
