@@ -31,11 +31,12 @@ def best(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def s3_server(random_checkpoint: Path, moto_s3: tuple[str, Any]) -> str:
-    """A server whose public bucket `models` holds a checkpoint."""
+def s3_server(random_checkpoint: Path, exported_model: Path, moto_s3: tuple[str, Any]) -> str:
+    """A server whose public bucket `models` holds a checkpoint, and the same as an ONNX file."""
     url, client = moto_s3
     client.create_bucket(Bucket="models", ACL="public-read")
     client.put_object(Bucket="models", Key="v1.ckpt", Body=random_checkpoint.read_bytes(), ACL="public-read")
+    client.put_object(Bucket="models", Key="v1.onnx", Body=exported_model.read_bytes(), ACL="public-read")
     return url
 
 
@@ -44,25 +45,33 @@ def at_s3(s3_server: str, no_aws: None, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
 
 
-@pytest.fixture
-def tracked(tmp_path: Path, random_checkpoint: Path, s3_server: str, no_aws: None, run_dvc: Callable[..., str]) -> Path:
-    """A checkpoint that DVC tracks and a remote has, and that is missing here; so is another one beside it."""
-    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
-    remote = f"url = s3://models/{tmp_path.name}\nendpointurl = {s3_server}\n"
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, random_checkpoint: Path, s3_server: str) -> Path:
+    """A folder with two files and a remote, which the first test that needs it has tracked and pushed by DVC."""
+    root = tmp_path_factory.mktemp("tracked")
+    (root / ".dvc" / "tmp").mkdir(parents=True)
+    remote = f"url = s3://models/tracked\nendpointurl = {s3_server}\n"
     keys = "access_key_id = key\nsecret_access_key = key\n"
     settings = f"[core]\nno_scm = True\nremote = store\n['remote \"store\"']\n{remote}{keys}"
-    (tmp_path / ".dvc" / "config").write_text(settings, encoding="utf-8")
-    folder = tmp_path / "artifacts"
-    folder.mkdir()
-    wanted, other = folder / "best.ckpt", folder / "other.ckpt"
-    wanted.write_bytes(random_checkpoint.read_bytes())
-    other.write_bytes(b"other")
-    run_dvc(tmp_path, "add", str(wanted), str(other))
-    run_dvc(tmp_path, "push")
-    shutil.rmtree(tmp_path / ".dvc" / "cache")
-    wanted.unlink()
-    other.unlink()
-    return wanted
+    (root / ".dvc" / "config").write_text(settings, encoding="utf-8")
+    (root / "artifacts").mkdir()
+    (root / "artifacts" / "best.ckpt").write_bytes(random_checkpoint.read_bytes())
+    (root / "artifacts" / "other.ckpt").write_bytes(b"other")
+    return root
+
+
+@pytest.fixture
+def tracked(tmp_path: Path, project: Path, no_aws: None, run_dvc: Callable[..., str]) -> Path:
+    """A checkpoint that DVC tracks and a remote has, and that is missing here; so is another one beside it."""
+    files = sorted((project / "artifacts").glob("*.ckpt"))
+    if files:
+        run_dvc(project, "add", *map(str, files))
+        run_dvc(project, "push")
+        shutil.rmtree(project / ".dvc" / "cache")
+        for file in files:
+            file.unlink()
+    shutil.copytree(project, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "artifacts" / "best.ckpt"
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -243,7 +252,7 @@ def test_command_line_answers_with_a_model_from_s3_and_asks_only_once_for_its_co
     photo_bytes: bytes, tmp_path: Path
 ) -> None:
     (tmp_path / "leaf.jpg").write_bytes(photo_bytes)
-    line = ["infer", "--ckpt_s3", "s3://models/v1.ckpt", "--image", "leaf.jpg", "--top_k", "1"]
+    line = ["infer", "--ckpt_s3", "s3://models/v1.onnx", "--image", "leaf.jpg", "--top_k", "1"]
     command = [sys.executable, "-m", "cassava_leaf_disease.fire_cli", *line]
 
     first, second = (subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(2))
@@ -252,4 +261,4 @@ def test_command_line_answers_with_a_model_from_s3_and_asks_only_once_for_its_co
     assert answer["model"]["source"] == "s3"
     assert Path(answer["model"]["path"]).parent == tmp_path / "outputs" / "cache" / "models"
     assert json.loads(second.stdout) == answer
-    assert "s3://models/v1.ckpt: unchanged since it was fetched" in second.stderr
+    assert "s3://models/v1.onnx: unchanged since it was fetched" in second.stderr

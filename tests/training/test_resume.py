@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cassava_leaf_disease.cli import main
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError
 from cassava_leaf_disease.paths import METRICS_FILE, newest_best_checkpoint
@@ -56,14 +57,13 @@ train(AppConfig.model_validate({config.model_dump(mode="json")!r}), Path({str(ru
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
 
 
-def test_kill_9_during_training_leaves_a_run_that_resumes(small_config: SmallConfig, tmp_path: Path) -> None:
+def test_kill_9_during_training_leaves_a_run_that_resumes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     overrides = ["data.synthetic.enabled=true", "data.synthetic.train_size=60", "model.backbone=test_resnet"]
     overrides += ["data.synthetic.val_size=20", "data.synthetic.test_size=20", "augment.image_size=64"]
     overrides += ["train.accelerator=cpu", "train.num_workers=0", "train.epochs=12", "train.batch_size=10"]
     command = [sys.executable, "-m", "cassava_leaf_disease", "train", *overrides]
-    environment = {**os.environ, "CASSAVA_ROOT": str(tmp_path)}
     run_dir = tmp_path / "outputs" / "runs" / "version_0"
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 240
         while not (run_dir / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -72,9 +72,10 @@ def test_kill_9_during_training_leaves_a_run_that_resumes(small_config: SmallCon
     found = newest_best_checkpoint(tmp_path / "outputs")
     assert found == run_dir / "checkpoints" / "best.ckpt"
 
-    done = subprocess.run([*command, "train.resume=true"], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout)["run_dir"] == str(run_dir)
+    code = main(["train", *overrides, "train.resume=true"])
+    stdout, stderr = capfd.readouterr()
+    assert code == 0, stderr[-2000:]
+    assert json.loads(stdout)["run_dir"] == str(run_dir)
     assert (run_dir / METRICS_FILE).is_file()
     assert len((run_dir / "metrics.csv").read_text(encoding="utf-8").splitlines()) == 1 + 12
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from cassava_leaf_disease.cli import main
 from cassava_leaf_disease.config.schema import AppConfig
 from cassava_leaf_disease.errors import ConfigError, DeviceError, DivergedError
 from cassava_leaf_disease.training.fit import train
@@ -52,14 +53,17 @@ def test_batch_norms_and_drawn_sampling_come_close(small_config: SmallConfig) ->
     assert losses(together) == pytest.approx(losses(alone), rel=0.1)
 
 
-def test_the_command_answers_once_and_leaves_one_run(small_words: Sequence[str], tmp_path: Path) -> None:
-    done = cassava("train", *small_words, "train.epochs=1", "train.devices=2", root=tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
-    result = TrainResult.model_validate_json(done.stdout)
+def test_the_command_answers_once_and_leaves_one_run(
+    small_words: Sequence[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["train", *small_words, "train.epochs=1", "train.devices=2"])
+    stdout, stderr = capfd.readouterr()
+    assert code == 0, stderr[-2000:]
+    result = TrainResult.model_validate_json(stdout)
     assert [path.name for path in (tmp_path / "outputs" / "runs").iterdir()] == ["version_0"]
     assert result.run_dir == tmp_path / "outputs" / "runs" / "version_0"
-    assert done.stderr.count("epoch 1/1") == 1
-    assert json.loads((result.run_dir / "metrics.json").read_text(encoding="utf-8")) == json.loads(done.stdout)
+    assert stderr.count("epoch 1/1") == 1
+    assert json.loads((result.run_dir / "metrics.json").read_text(encoding="utf-8")) == json.loads(stdout)
 
 
 def test_torchrun_starts_the_same_command(small_words: Sequence[str], tmp_path: Path) -> None:
@@ -94,8 +98,7 @@ def test_a_killed_rank_ends_all_with_one_line_and_the_run_resumes(
     small_config: SmallConfig, small_words: Sequence[str], tmp_path: Path
 ) -> None:
     recipe = (*NO_BATCH_NORM, "train.epochs=6")
-    words = [*small_words, *recipe, "train.devices=2"]
-    with running("train", *words, root=tmp_path) as process:
+    with running("train", *small_words, *recipe, "train.devices=2", root=tmp_path) as process:
         wait_for(tmp_path / "outputs" / "runs" / "version_0" / "checkpoints" / "last.ckpt")
         ranks = children_of(process.pid)
         assert len(ranks) == 2
@@ -107,10 +110,9 @@ def test_a_killed_rank_ends_all_with_one_line_and_the_run_resumes(
     assert told == ["error: rank 1 of 2 was killed (SIGKILL, as Linux does when memory is full)"]
     wait_until_gone(ranks)
 
-    resumed = cassava("train", *words, "train.resume=true", root=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    resumed = train(small_config(*recipe, "train.devices=2", "train.resume=true"))
     alone = train(small_config(*recipe))  # one process learns what two do, see above
-    assert losses(TrainResult.model_validate_json(resumed.stdout)) == pytest.approx(losses(alone), abs=2e-4)
+    assert losses(resumed) == pytest.approx(losses(alone), abs=2e-4)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="finds child processes through /proc")
@@ -160,10 +162,6 @@ def losses(result: TrainResult) -> list[float]:
 def read_table(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def cassava(*words: str, root: Path) -> subprocess.CompletedProcess[str]:
-    return python("-m", "cassava_leaf_disease", *words, root=root)
 
 
 def python(*words: str, root: Path) -> subprocess.CompletedProcess[str]:
