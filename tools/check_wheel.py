@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import Request, urlopen
@@ -46,12 +47,16 @@ EXPECTATIONS = (
 def main() -> int:
     """Returns 1 where an answer is not the expected one."""
     with tempfile.TemporaryDirectory(prefix="cassava-wheel-") as folder:
-        scripts = install_wheel(Path(folder))
-        mistakes = [said for expected in EXPECTATIONS if (said := find_mistake(expected, scripts))]
-        mistakes += ask_packaged_model(scripts)
-        mistakes += ask_service(scripts, Path(folder))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # all of it is asked of processes that work on one core each
+            model = pool.submit(export_small_model, Path(folder))
+            scripts = install_wheel(Path(folder))
+            leaf = draw_leaf_photo(scripts.parent)
+            asked = [pool.submit(find_mistakes, expected, scripts) for expected in EXPECTATIONS]
+            asked.append(pool.submit(ask_packaged_model, scripts))
+            asked.append(pool.submit(ask_service, scripts, model.result(), leaf))
+            mistakes = [mistake for answer in asked for mistake in answer.result()]
         megabytes = size_mb(scripts.parent)
-        found = [name for name in HEAVY if has_module(scripts, name)]
+        found = modules_of(scripts, HEAVY)
     mistakes += [f"the base install brings {name}" for name in found]
     if megabytes > MAX_MB:
         mistakes.append(f"the base install takes {megabytes:.0f} MB; expected at most {MAX_MB}")
@@ -72,8 +77,8 @@ def install_wheel(folder: Path) -> Path:
     return environment / ("Scripts" if os.name == "nt" else "bin")
 
 
-def find_mistake(expected: Expectation, scripts: Path) -> str | None:
-    """What is wrong with the answer to one command line; None where nothing is."""
+def find_mistakes(expected: Expectation, scripts: Path) -> list[str]:
+    """What is wrong with the answer to one command line."""
     answer = run_apart(scripts, expected.words)
     said = answer.stdout if expected.exit_code == 0 else answer.stderr
     wrong = []
@@ -84,12 +89,11 @@ def find_mistake(expected: Expectation, scripts: Path) -> str | None:
     if expected.exit_code and (answer.stdout or len(answer.stderr.splitlines()) != 1):
         wrong.append("expected one line on stderr and nothing on stdout")
     said_in_full = f"{' '.join(expected.words)}: {', '.join(wrong)}; got:\n{answer.stdout}{answer.stderr}"
-    return said_in_full if wrong else None
+    return [said_in_full] if wrong else []
 
 
 def ask_packaged_model(scripts: Path) -> list[str]:
     """What is wrong with the first command of the README."""
-    draw_leaf_photo(scripts.parent)
     words = ("cassava", "infer", "infer.image_path=leaf.jpg")
     answer = run_apart(scripts, words)
     if answer.returncode == 0 and json.loads(answer.stdout)["model"]["source"] == "package":
@@ -102,9 +106,8 @@ def size_mb(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink()) / 1e6
 
 
-def ask_service(scripts: Path, folder: Path) -> list[str]:
+def ask_service(scripts: Path, model: Path, leaf: bytes) -> list[str]:
     """What is wrong with the service's answer about a drawn leaf, and with its page."""
-    model, leaf = export_small_model(folder), draw_leaf_photo(folder)
     words = [str(scripts / "cassava"), "serve", "serve.port=0", f"infer.checkpoint_path={model}"]
     service = subprocess.Popen(
         words, cwd=scripts.parent, env=surroundings(), text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -161,10 +164,11 @@ def draw_leaf_photo(folder: Path) -> bytes:
     return (folder / "leaf.jpg").read_bytes()
 
 
-def has_module(scripts: Path, name: str) -> bool:
-    """Whether the environment can import a library."""
-    question = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is None)"
-    return run_apart(scripts, ("python", "-c", question)).returncode == 0
+def modules_of(scripts: Path, names: Sequence[str]) -> list[str]:
+    """Those libraries that the environment can import."""
+    question = f"import importlib.util as i, json; print(json.dumps([n for n in {names!r} if i.find_spec(n)]))"
+    found: list[str] = json.loads(run_apart(scripts, ("python", "-c", question)).stdout)
+    return found
 
 
 def run_apart(scripts: Path, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
