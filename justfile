@@ -24,7 +24,7 @@ style:
 
 # mypy, strict
 types:
-    uv run mypy
+    uv run mypy --num-workers auto
 
 # imports run downward only
 floors:
