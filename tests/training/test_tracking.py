@@ -188,7 +188,7 @@ class TestServer:
         run_dir = tmp_path / "outputs" / "runs" / "version_0"
         killer = threading.Thread(target=kill_after_first_epoch, args=(server, run_dir / "metrics.csv"))
         killer.start()
-        epochs = 40
+        epochs = 20
         words = ["train", *small_words, *in_mlflow(f"logger.tracking_uri={server.url}", f"train.epochs={epochs}")]
         code = main(words)
         killer.join()
