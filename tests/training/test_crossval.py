@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -16,8 +17,10 @@ from cassava_leaf_disease.errors import CassavaError, ConfigError
 from cassava_leaf_disease.evaluation.predictions import predict_photos
 from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.ensemble import load_found, read_ensemble
-from cassava_leaf_disease.training import folds
+from cassava_leaf_disease.storage.files import write_json
+from cassava_leaf_disease.training import children, folds, worker
 from cassava_leaf_disease.training.crossval import CrossvalResult, crossval
+from cassava_leaf_disease.training.distillation import DistillResult
 
 SmallConfig = Callable[..., AppConfig]
 
@@ -114,7 +117,7 @@ def test_students_answer_about_photos_that_their_teachers_have_not_seen_either(
     fold_config: SmallConfig, leaves: Path
 ) -> None:
     words = ("crossval.distill=true", "distill.teachers=2", "distill.students=2", "data.split.folds=2")
-    result = crossval(fold_config(*words, "train.seed=3", "crossval.parallel=2"))
+    result = crossval(fold_config(*words, "train.seed=3"))
 
     assert [run.seed for run in result.folds] == [3, 4, 3, 4]
     assert result.out_of_fold.photos == 48
@@ -133,6 +136,30 @@ def test_students_answer_about_photos_that_their_teachers_have_not_seen_either(
         source = DecodedPhotos(photos, students.photo_side_px, enlarge=True)
         answers = predict_photos(students, source, 8)
         assert [float(row["prob_0"]) for row in ours] == pytest.approx(answers[:, 0].tolist(), abs=1e-5)
+
+
+def test_a_process_of_its_own_distils_a_fold(fold_config: SmallConfig, tmp_path: Path) -> None:
+    config = fold_config("distill.teachers=1", "data.split.strategy=kfold")
+    task = children.Task(config=config, run_dir=tmp_path / "fold_0", distilled=True)
+    write_json(tmp_path / children.TASK_FILE, task.model_dump(mode="json"))
+
+    worker.run_task(tmp_path)  # what such a process does
+
+    answer = (tmp_path / children.ANSWER_FILE).read_text(encoding="utf-8")
+    assert answer == (tmp_path / "fold_0" / "metrics.json").read_text(encoding="utf-8")
+    assert DistillResult.model_validate_json(answer).model.parent.parent.parent == tmp_path / "fold_0" / "students"
+
+
+def test_folds_of_students_are_given_to_processes_as_such(fold_config: SmallConfig, tmp_path: Path) -> None:
+    nursery = mock.create_autospec(children.Nursery, instance=True)
+    folds._start(nursery, fold_config("crossval.distill=true"), tmp_path, 1, {})
+    folds._start(nursery, fold_config(), tmp_path, 2, {})
+
+    tasks = [call.args[1] for call in nursery.start.call_args_list]
+    assert [(task.distilled, task.run_dir) for task in tasks] == [
+        (True, tmp_path / "fold_1"),
+        (False, tmp_path / "fold_2"),
+    ]
 
 
 def test_a_fold_of_students_goes_on_where_it_was_cut_off(fold_config: SmallConfig) -> None:
