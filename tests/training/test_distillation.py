@@ -13,6 +13,7 @@ from cassava_leaf_disease.inference.discover import FoundModel
 from cassava_leaf_disease.inference.ensemble import load_found, read_ensemble
 from cassava_leaf_disease.training import distillation
 from cassava_leaf_disease.training.distillation import distill, student_config, teacher_config
+from cassava_leaf_disease.training.fit import find_start
 
 SmallConfig = Callable[..., AppConfig]
 
@@ -87,6 +88,18 @@ def test_teachers_have_their_own_epochs_and_smoothing(config_for: SmallConfig, t
 def test_settings_that_contradict_it_are_refused(config_for: SmallConfig, word: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         distill(config_for(word))
+
+
+def test_a_student_s_recipe_without_a_teacher_is_told(
+    config_for: SmallConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    find_start(config_for(), None)
+    find_start(config_for("crossval.distill=true", "distill.teacher=t.ckpt"), None)
+    assert not caplog.messages
+
+    find_start(config_for("crossval.distill=true"), None)
+    (said,) = caplog.messages
+    assert "there is no teacher: it learns from the labels alone; type `cassava distill`" in said
 
 
 def test_started_by_a_launcher(config_for: SmallConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,11 @@ def find_start(config: AppConfig, run_dir: Path | None) -> Path | None:
     """
     check_tracking(config)
     check_publish(config)
+    if run_dir is None and config.crossval.distill and config.distill.teacher is None:
+        logger.warning(
+            "this recipe is a student's (crossval.distill=true), and there is no teacher: it learns from the labels "
+            "alone; type `cassava distill` with the same words, or distill.teacher=…"
+        )
     resumed = run_dir or find_run_to_resume(config)
     if resumed is None:
         check_unused(config.train.run_dir)
