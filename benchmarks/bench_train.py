@@ -149,25 +149,21 @@ def photos_dir(scratch: Path, count: int, named: Path | None) -> tuple[Path, str
     shared = named or Path(os.environ.get("CASSAVA_TEST_DATA") or REPOSITORY.parent / "shared" / "data") / "cassava"
     images = scratch / "data" / "train_images"
     images.mkdir(parents=True)
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        if (shared / "train.csv").is_file():
+            photos = read_kaggle(shared)[:count]
+            labels = [photo.label for photo in photos]
+            paths = list(pool.map(lambda photo: write_baseline(photo, scratch / "baseline"), photos))
+            what = f"{count:,} JPEG files ({len(paths):,} real photos as baseline JPEGs, repeated as links)"
+        else:
+            labels = balanced_labels(min(count, DRAWN), seed=0).tolist()
+            drawn = range(len(labels))
+            paths = list(pool.map(lambda number: write_leaf(number, labels[number], scratch / "drawn"), drawn))
+            what = f"{count:,} JPEG files of 512x384 ({len(paths):,} drawn leaves, repeated as links)"
     lines = ["image_id,label"]
-    if (shared / "train.csv").is_file():
-        photos = read_kaggle(shared)[:count]
-        with ThreadPoolExecutor(available_cpus()) as pool:
-            baseline = list(pool.map(lambda photo: write_baseline(photo, scratch / "baseline"), photos))
-        for number, (photo, path) in enumerate(islice(cycle(zip(photos, baseline, strict=True)), count)):
-            (images / f"{number}.jpg").hardlink_to(path)
-            lines.append(f"{number}.jpg,{photo.label}")
-        what = f"{count:,} JPEG files ({len(photos):,} real photos as baseline JPEGs, repeated as links)"
-    else:
-        labels = balanced_labels(min(count, DRAWN), seed=0).tolist()
-        with ThreadPoolExecutor(available_cpus()) as pool:
-            drawn = list(
-                pool.map(lambda number: write_leaf(number, labels[number], scratch / "drawn"), range(len(labels)))
-            )
-        for number, (label, path) in enumerate(islice(cycle(zip(labels, drawn, strict=True)), count)):
-            (images / f"{number}.jpg").hardlink_to(path)
-            lines.append(f"{number}.jpg,{label}")
-        what = f"{count:,} JPEG files of 512x384 ({len(drawn):,} drawn leaves, repeated as links)"
+    for number, (label, path) in enumerate(islice(cycle(zip(labels, paths, strict=True)), count)):
+        (images / f"{number}.jpg").hardlink_to(path)
+        lines.append(f"{number}.jpg,{label}")
     (scratch / "data" / "train.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return scratch / "data", what
 

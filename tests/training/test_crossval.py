@@ -51,14 +51,17 @@ def three_folds(leaves: Path) -> list[str]:
     return [*photos, "train.epochs=1", "data.split.folds=3", "data.split.test_size=0.2"]
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_out_of_fold_table_has_every_photo_once_and_no_test_photo(finished: CrossvalResult) -> None:
-    with (finished.crossval_dir / "oof.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(finished.crossval_dir / "oof.csv")
     assert len({row["image_id"] for row in rows}) == len(rows) == 48
     assert {row["fold"] for row in rows} == {"0", "1", "2"}
     for index, fold in enumerate(finished.folds):
-        with (fold.run_dir / "split.csv").open(encoding="utf-8", newline="") as file:
-            parts = {row["image_id"]: row["part"] for row in csv.DictReader(file)}
+        parts = {row["image_id"]: row["part"] for row in read_rows(fold.run_dir / "split.csv")}
         ours = {row["image_id"] for row in rows if row["fold"] == str(index)}
         assert {parts[image_id] for image_id in ours} == {"val"}
         assert not {row["image_id"] for row in rows} & {name for name, part in parts.items() if part == "test"}
@@ -122,14 +125,12 @@ def test_students_answer_about_photos_that_their_teachers_have_not_seen_either(
     assert [run.seed for run in result.folds] == [3, 4, 3, 4]
     assert result.out_of_fold.photos == 48
     assert len(read_ensemble(result.ensemble).members) == 4
-    with (result.crossval_dir / "oof.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(result.crossval_dir / "oof.csv")
     for index in (0, 1):
         fold = result.crossval_dir / f"fold_{index}"
         ours = [row for row in rows if row["fold"] == str(index)]
         for run_dir in (fold / part / f"seed_{seed}" for part in ("teachers", "students") for seed in (3, 4)):
-            with (run_dir / "split.csv").open(encoding="utf-8", newline="") as file:
-                unseen = {row["image_id"] for row in csv.DictReader(file) if row["part"] == "val"}
+            unseen = {row["image_id"] for row in read_rows(run_dir / "split.csv") if row["part"] == "val"}
             assert unseen == {row["image_id"] for row in ours}
         students = load_found(FoundModel(fold / "students" / "ensemble.json", "explicit"), "cpu")
         photos = [LabeledPhoto(row["image_id"], 0, leaves / "train_images" / row["image_id"]) for row in ours]
